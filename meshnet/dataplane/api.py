@@ -1,0 +1,75 @@
+"""The port to the eBPF dataplane.
+
+Two implementations: `kernel.KernelDataplane` (bpf(2)) and `memory.MemoryDataplane`, which
+understands what is applied and can say what would happen to a packet. Calls are
+system calls of microseconds and are made from the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from meshnet.model.addressing import Address, Prefix
+from meshnet.model.dataplane import (
+    DropCount,
+    DropEvent,
+    EndpointRow,
+    IpcacheRow,
+    MapUsage,
+    NodeConfig,
+    NodeRow,
+)
+
+
+class Dataplane(Protocol):
+    def configure(self, config: NodeConfig) -> None:
+        """Write the node's constants and attach the node's own hooks (underlay, vxlan).
+        Repeating it with the same constants changes nothing and loses no packet."""
+
+    def nodes(self) -> dict[Address, NodeRow]: ...
+
+    def update_nodes(self, replace: Mapping[Address, NodeRow], delete: Iterable[Address]) -> None:
+        """Rows keep their index as long as they exist; ipcache rows point to it."""
+
+    def ipcache(self) -> dict[Prefix, IpcacheRow]: ...
+
+    def update_ipcache(
+        self, replace: Mapping[Prefix, IpcacheRow], delete: Iterable[Prefix]
+    ) -> None:
+        """Batched. A row whose node is unknown gets node index 0: not tunnelled."""
+
+    def endpoints(self) -> dict[int, EndpointRow]:
+        """By ifindex."""
+
+    def attach_endpoint(self, row: EndpointRow) -> None:
+        """Rows first, then the hooks. Repeating it replaces the rows."""
+
+    def detach_endpoint(self, ifindex: int) -> None:
+        """Hooks and rows; what is absent is not an error."""
+
+    def maps(self) -> list[MapUsage]: ...
+
+    def dump(self, name: str) -> list[dict[str, Any]]:
+        """Every row of a map with named fields, addresses as text. Raises NotFound."""
+
+    def drops(self) -> list[DropCount]:
+        """Counters that are not zero, by reason and direction."""
+
+    def seen_identities(self) -> list[dict[str, int]]:
+        """`{"endpoint_id", "identity", "packets"}` for what endpoints here received."""
+
+    @property
+    def programs(self) -> int:
+        """How many programs are loaded."""
+
+    def events_fd(self) -> int:
+        """Readable when there are drop events."""
+
+    def read_events(self) -> list[DropEvent]: ...
+
+    def close(self) -> None:
+        """Close our file descriptors. Pins stay: packets go on."""
+
+    def unload(self) -> None:
+        """Take every pin, link and hook of this node away."""

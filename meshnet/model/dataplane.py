@@ -1,0 +1,99 @@
+"""The rows of the dataplane's maps, in the control plane's words.
+
+The dataplane package packs them; nothing above it sees bytes, padding or byte order.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from meshnet.model.addressing import Address, Prefix
+
+
+@attrs.frozen(kw_only=True)
+class NodeConfig:
+    """Constants of this node that programs read (`config` map)."""
+
+    cluster_id: int
+    underlay_ifindex: int
+    vxlan_ifindex: int
+    underlay_ipv4: Address | None
+    underlay_ipv6: Address | None
+    gateway_ipv4: Address | None
+    gateway_ipv6: Address | None
+    gateway_mac: str
+    """MAC that endpoints see as their gateway: the host side of every endpoint's veth."""
+    vxlan_port: int = 8472
+
+
+@attrs.frozen(kw_only=True)
+class NodeRow:
+    """One row of `nodes`, keyed by the outer address that packets come from or go to."""
+
+    address: Address
+    cluster_id: int
+    pod_cidrs: tuple[Prefix, ...]
+    gateways: tuple[Address, ...] = ()
+    """Its own addresses inside its PodCIDRs: the only inner sources allowed with VNI 6."""
+    path_mtu: int = 1500
+    """Bytes, outer headers included."""
+    local: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class IpcacheRow:
+    """One row of `ipcache` (or `ipcache_prefix`, for less than a whole address)."""
+
+    identity: int
+    node: Address | None
+    """Outer address of the node that has it; None: not tunnelled."""
+
+
+@attrs.frozen(kw_only=True)
+class EndpointRow:
+    """One row of `endpoints` and one of `endpoints_by_address` per address."""
+
+    ifindex: int
+    """Host side of the veth, in the node's network namespace."""
+    endpoint_id: int
+    identity: int
+    addresses: tuple[Address, ...]
+    mac: str
+    """Of the interface inside the endpoint."""
+    ready: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class MapUsage:
+    name: str
+    entries: int
+    max_entries: int
+
+
+@attrs.frozen(kw_only=True)
+class DropCount:
+    reason: str
+    direction: str
+    packets: int
+    bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class DropEvent:
+    """One dropped packet, as the ring buffer told it."""
+
+    time_ns: int
+    """CLOCK_MONOTONIC."""
+    reason: str
+    direction: str
+    source_identity: int
+    destination_identity: int
+    source: Address | None
+    destination: Address | None
+    source_port: int
+    destination_port: int
+    protocol: int
+    length: int
+    ifindex: int
+    file: str
+    line: int

@@ -1,0 +1,60 @@
+"""Kernel objects as we wish them or find them."""
+
+from __future__ import annotations
+
+import attrs
+
+from meshnet.model.addressing import Address, Prefix
+
+
+@attrs.frozen(kw_only=True)
+class Underlay:
+    """The interface between nodes."""
+
+    ifname: str
+    ifindex: int
+    mac: str
+    mtu: int
+    addresses: tuple[Address, ...]
+    """Global addresses, IPv4 first."""
+
+
+@attrs.frozen(kw_only=True)
+class Route:
+    """A host route that we own (protocol RTPROTO_MESHNET)."""
+
+    destination: Prefix
+    ifindex: int
+    source: Address | None = None
+    via: Address | None = None
+    mtu: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class VethSpec:
+    """The veth of one endpoint, both ends configured."""
+
+    host_ifname: str
+    host_mac: str
+    netns: str
+    """Path of the endpoint's network namespace."""
+    ifname: str
+    addresses: tuple[Address, ...]
+    """Each /32 or /128 on the inner end."""
+    gateways: tuple[Address, ...]
+    """Default routes, one a family, with permanent neighbours to `host_mac`."""
+    mtu: int
+    """Of the device."""
+    route_mtu: int
+    """Of the default routes: what fits after encapsulation."""
+
+
+@attrs.frozen(kw_only=True)
+class Veth:
+    """A veth as the kernel made it."""
+
+    host_ifname: str
+    ifindex: int
+    """Host side."""
+    mac: str
+    """Inner side."""
