@@ -1,0 +1,114 @@
+"""Settings of one node: flag > `MESHNET_*` environment > meshnet.toml > default.
+
+`cluster init` and `cluster join` write the file; the agent and the CLI read it. What the
+whole cluster agrees on is not here but in etcd (`model.cluster.Cluster`).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+import tomli_w
+
+from meshnet.errors import ConfigError
+
+
+@attrs.frozen(kw_only=True)
+class Paths:
+    """Where a node keeps its things. Only tests and packagers change these."""
+
+    config: Path = Path("/etc/meshnet/meshnet.toml")
+    state: Path = Path("/var/lib/meshnet")
+    """Survives a reboot: pki/, etcd/, snapshot/."""
+    run: Path = Path("/run/meshnet")
+    """Dies with the boot: agent.sock, endpoints/, logs/."""
+    bpf: Path = Path("/sys/fs/bpf/meshnet")
+
+    @property
+    def pki(self) -> Path:
+        return self.state / "pki"
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "agent.sock"
+
+    @classmethod
+    def from_environment(cls) -> Paths:
+        """`MESHNET_CONFIG`, `MESHNET_STATE_DIR`, `MESHNET_RUN_DIR`, `MESHNET_BPF_DIR`."""
+        names = {
+            "config": "MESHNET_CONFIG",
+            "state": "MESHNET_STATE_DIR",
+            "run": "MESHNET_RUN_DIR",
+            "bpf": "MESHNET_BPF_DIR",
+        }
+        given = {
+            field: Path(os.environ[name]) for field, name in names.items() if name in os.environ
+        }
+        return cls(**given)
+
+
+@attrs.frozen(kw_only=True)
+class EtcdSettings:
+    endpoints: tuple[str, ...]
+    """`host:port`, without scheme: it is always TLS."""
+    ca: str
+    """PEM file that etcd's certificate is verified against."""
+    cert: str
+    key: str
+    managed: bool = False
+    """This node runs an etcd member that the agent supervises."""
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """One node's file. Unknown keys are refused: a mistyped setting must not be ignored."""
+
+    cluster: str
+    cluster_id: int
+    node: str
+    underlay: str
+    """Interface name, found once at init or join."""
+    etcd: EtcdSettings
+    signer: bool = False
+    """This node holds the CA keys and serves enrolment."""
+    certificate_lifetime_s: int = 7 * 86400
+    """Certificates are renewed at two thirds of it."""
+
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def load(paths: Paths) -> Settings:
+    """Read the node's file.
+
+    Raises:
+        ConfigError: no file (the node is in no cluster), not TOML, or faulty; all faults
+            are named at once.
+    """
+    try:
+        raw: dict[str, Any] = tomllib.loads(paths.config.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{paths.config} does not exist: this node is in no cluster; run "
+            "`meshnet cluster init NAME` or `meshnet cluster join TOKEN`"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{paths.config} is not TOML: {error}") from error
+    try:
+        return _converter.structure(raw, Settings)
+    except cattrs.BaseValidationError as error:
+        faults = "; ".join(cattrs.transform_error(error, path="settings"))
+        raise ConfigError(f"{paths.config} is faulty: {faults}") from error
+
+
+def save(paths: Paths, settings: Settings) -> None:
+    """Write the file whole or not at all."""
+    paths.config.parent.mkdir(parents=True, exist_ok=True)
+    temporary = paths.config.with_suffix(".tmp")
+    temporary.write_text(tomli_w.dumps(_converter.unstructure(settings)))
+    temporary.replace(paths.config)
