@@ -85,3 +85,15 @@ class Cluster:
     def node_prefix(self, prefix: Prefix) -> int:
         """Length of the block that one node gets out of `prefix`."""
         return self.node_prefix_v4 if prefix.version == 4 else self.node_prefix_v6
+
+
+@attrs.frozen(kw_only=True)
+class ClusterConfig:
+    """How a cluster introduces itself to others: `cilium/cluster-config/<cluster>`."""
+
+    id: int
+    synced_canaries: bool = True
+    """It says when a prefix was written in full; a reader waits for that."""
+    cached: bool = False
+    """This is a mirror's copy: its state lies under `cilium/cache/`."""
+    max_connected_clusters: int = 255

@@ -1,0 +1,180 @@
+"""Every key in etcd, and nothing about values (those are codec's).
+
+`cilium/...` is Cilium Cluster Mesh's layout, key for key, so that another cluster may
+read it whether it runs meshnet or Cilium. `meshnet/v1/...` is ours, read only inside
+the cluster. A name that ends in `S` or a function in the plural is a prefix and ends
+with a slash; all others are whole keys. docs/reference/etcd-schema.md says who writes
+what and under which lease.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+from meshnet.model.addressing import Address, Prefix
+from meshnet.model.identity import LabelSet
+
+# --- what other clusters read: Cilium's layout ------------------------------------------
+
+HEARTBEAT = "cilium/.heartbeat"
+CLUSTER_CONFIGS = "cilium/cluster-config/"
+SYNCED = "cilium/synced/"
+NODES = "cilium/state/nodes/v1/"
+IPS = "cilium/state/ip/v1/default/"
+IDENTITIES = "cilium/state/identities/v1/id/"
+IDENTITY_VALUES = "cilium/state/identities/v1/value/"
+SERVICES = "cilium/state/services/v1/"
+
+CANARIED = (
+    "cilium/state/nodes/v1",
+    "cilium/state/ip/v1",
+    "cilium/state/identities/v1",
+    "cilium/state/services/v1",
+)
+"""The prefixes whose first full write a canary announces."""
+
+
+def cluster_config(cluster: str) -> str:
+    return f"{CLUSTER_CONFIGS}{cluster}"
+
+
+def canaries(cluster: str) -> str:
+    return f"{SYNCED}{cluster}/"
+
+
+def synced(cluster: str, prefix: str) -> str:
+    """The canary of one of CANARIED, or of CACHE_CANARIED for a mirrored cluster."""
+    return f"{SYNCED}{cluster}/{prefix}"
+
+
+def nodes(cluster: str) -> str:
+    return f"{NODES}{cluster}/"
+
+
+def node(cluster: str, node: str) -> str:
+    return f"{NODES}{cluster}/{node}"
+
+
+def ip(address: Address | Prefix) -> str:
+    """A host address is written without its length, a shorter prefix with it."""
+    return f"{IPS}{ip_text(address)}"
+
+
+def identity(number: int) -> str:
+    return f"{IDENTITIES}{number}"
+
+
+def identity_value(labels: LabelSet, node: str) -> str:
+    """One node's use of an identity: it keeps the identity from garbage collection."""
+    return f"{IDENTITY_VALUES}{labels}/{node}"
+
+
+def services(cluster: str) -> str:
+    return f"{SERVICES}{cluster}/"
+
+
+def service(cluster: str, namespace: str, name: str) -> str:
+    return f"{SERVICES}{cluster}/{namespace}/{name}"
+
+
+# --- mirrors of remote clusters: kvstoremesh's layout, every kind under its cluster ------
+
+CACHES = "cilium/cache/"
+CACHE_NODES = "cilium/cache/nodes/v1/"
+CACHE_IPS = "cilium/cache/ip/v1/"
+CACHE_IDENTITIES = "cilium/cache/identities/v1/"
+CACHE_SERVICES = "cilium/cache/services/v1/"
+
+CACHE_CANARIED = (
+    "cilium/cache/nodes/v1",
+    "cilium/cache/ip/v1",
+    "cilium/cache/identities/v1",
+    "cilium/cache/services/v1",
+)
+
+
+def cache_nodes(cluster: str) -> str:
+    return f"{CACHE_NODES}{cluster}/"
+
+
+def cache_ips(cluster: str) -> str:
+    return f"{CACHE_IPS}{cluster}/"
+
+
+def cache_identities(cluster: str) -> str:
+    return f"{CACHE_IDENTITIES}{cluster}/id/"
+
+
+def cache_services(cluster: str) -> str:
+    return f"{CACHE_SERVICES}{cluster}/"
+
+
+# --- ours, never exported -----------------------------------------------------------------
+
+CONFIG = "meshnet/v1/config"
+POD_CIDR_ALLOCATIONS = "meshnet/v1/alloc/pod-cidrs/"
+IDENTITY_ALLOCATIONS = "meshnet/v1/alloc/identities/"
+MANIFESTS = "meshnet/v1/manifests/"
+ENDPOINTS = "meshnet/v1/endpoints/"
+REMOTES = "meshnet/v1/remotes/"
+TOKENS = "meshnet/v1/tokens/"
+LEADER = "meshnet/v1/leader/mesh"
+
+
+def pod_cidr_allocation(prefix: Prefix) -> str:
+    return f"{POD_CIDR_ALLOCATIONS}{prefix}"
+
+
+def identity_allocation(labels: LabelSet) -> str:
+    return f"{IDENTITY_ALLOCATIONS}{labels}"
+
+
+def manifest(kind: str, namespace: str, name: str) -> str:
+    return f"{MANIFESTS}{kind}/{namespace}/{name}"
+
+
+def endpoints(node: str) -> str:
+    return f"{ENDPOINTS}{node}/"
+
+
+def endpoint(node: str, endpoint: int) -> str:
+    return f"{ENDPOINTS}{node}/{endpoint}"
+
+
+def remote(cluster: str) -> str:
+    return f"{REMOTES}{cluster}"
+
+
+def token(sha256: str) -> str:
+    """The hash alone: who reads etcd cannot use the token."""
+    return f"{TOKENS}{sha256}"
+
+
+# --- reading keys ----------------------------------------------------------------------------
+
+
+def ip_text(address: Address | Prefix) -> str:
+    """An address or prefix as it stands in a key."""
+    if isinstance(address, IPv4Address | IPv6Address) or not _is_host(address):
+        return str(address)
+    return str(address.network_address)
+
+
+def _is_host(prefix: Prefix) -> bool:
+    return prefix.prefixlen == prefix.max_prefixlen
+
+
+def ip_of(key: str) -> str:
+    """The address or prefix in a key of IPS or CACHE_IPS: `10.2.0.5`, `10.2.0.16/28`."""
+    return key.split("/", 5)[5]
+
+
+def cluster_and_node_of(key: str) -> tuple[str, str]:
+    """The owner named by a key of NODES or CACHE_NODES."""
+    _, cluster, node = key.rsplit("/", 2)
+    return cluster, node
+
+
+def last_of(key: str) -> str:
+    """The last part: a number, a cluster, a hash."""
+    return key.rpartition("/")[2]
