@@ -11,7 +11,7 @@ Every exception meshnet raises. A class per decision a caller makes, not per pla
   - AlreadyExists            the name is taken
   - Refused                  a rule of the mesh forbids it, waiting does not help
     · TokenRefused           a join token is malformed, expired, used or foreign
-    · PermissionRefused      the caller may not do that
+    · PermissionRefused      the caller may not do that                           (exit 6)
   - RegistryError            etcd, or what is in it
     · Unreachable            no answer; another try may help             (transient, exit 5)
     · Conflict               somebody else wrote the key first           (transient)
@@ -22,6 +22,7 @@ Every exception meshnet raises. A class per decision a caller makes, not per pla
   - AllocationError
     · PoolExhausted          no free prefix, address or number is left
   - AgentUnreachable         no agent answers on its socket                       (exit 5)
+  - NotStarted               a command could not be run in an endpoint            (exit 125..127)
   - Timeout                  what was waited for did not happen                   (exit 124)
   - CapabilityMissing        the kernel or a permission lacks something           (exit 6)
   - DatapathError            the kernel refused
@@ -95,6 +96,8 @@ class TokenRefused(Refused):
 class PermissionRefused(Refused):
     """The caller may not do that."""
 
+    exit_code = 6
+
 
 class RegistryError(MeshnetError):
     """etcd refused, or what it holds cannot be used."""
@@ -150,6 +153,14 @@ class AgentUnreachable(MeshnetError):
     """No agent answers on its socket."""
 
     exit_code = 5
+
+
+class NotStarted(MeshnetError):
+    """A command could not be run in an endpoint; the exit code says why, as a shell's does."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Timeout(MeshnetError):
