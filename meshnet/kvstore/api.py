@@ -12,6 +12,9 @@ from typing import Protocol
 
 import attrs
 
+MAX_OPERATIONS = 100
+"""Of one transaction. etcd's own limit is 128."""
+
 
 @attrs.frozen
 class KeyValue:
@@ -28,6 +31,8 @@ class Listing:
 
     revision: int
     pairs: tuple[KeyValue, ...]
+    store: int = 0
+    """Whose revision it is: another store counts from elsewhere (etcd: cluster id)."""
 
 
 @attrs.frozen
@@ -99,17 +104,22 @@ class KV(Protocol):
     async def list(self, prefix: str) -> Listing:
         """Everything under `prefix` at one revision; paged inside, any size."""
 
-    def watch(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, *, after: int, store: int = 0) -> AsyncIterator[Batch]:
         """Every change under `prefix` after revision `after`, gap-free, until cancelled.
 
-        Ends only by raising: Compacted (list again), Unreachable (connection lost, the
-        server mute, or its quorum gone; list or watch again), Denied.
+        `after` and `store` come from a Listing (store 0: not checked), or `after` is the
+        revision of the last Batch. Close the iterator (`contextlib.aclosing`) to end it.
+        Ends only by raising: Compacted (the revision is gone, or of another or a restored
+        store: list again), Unreachable (connection lost, the server mute, or its quorum
+        gone; list or watch again), Denied.
         """
 
     async def txn(self, compares: Sequence[Compare], then: Sequence[Operation]) -> TxnResult:
         """All of `then` in one revision if every compare holds, else nothing.
 
-        At most 100 operations. After Unreachable it may or may not have happened.
+        At most MAX_OPERATIONS; no key may be written twice. Raises LeaseLost as `put`
+        does, Denied when etcd refuses the request itself. After Unreachable it may or
+        may not have happened.
         """
 
     async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
