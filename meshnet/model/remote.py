@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 
 import attrs
@@ -30,3 +31,38 @@ class Remote:
     state: RemoteState = RemoteState.PENDING
     kind: str = "meshnet"
     """`meshnet`, or `cilium` for a clustermesh-apiserver."""
+
+
+@attrs.frozen
+class RefusedKey:
+    """A key of a remote that is not believed, and why."""
+
+    key: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class MirrorStatus:
+    """`meshnet/v1/mesh-status/<cluster>`: how the leader's mirror of a remote is doing.
+
+    Under the leader's lease: without a leader there is no mirror, and none to report of.
+    """
+
+    name: str
+    id: int
+    connected: bool = False
+    ready: bool = False
+    """Connected, and all that the remote exports was copied in full."""
+    nodes: int = 0
+    identities: int = 0
+    endpoints: int = 0
+    services: int = 0
+    last_event_at: datetime.datetime | None = None
+    """When the remote last said anything new."""
+    reconnects: int = 0
+    error: str | None = None
+    """Why it is not connected, or not ready, in one line."""
+    refused: int = 0
+    """How many of its keys are not believed."""
+    refusals: tuple[RefusedKey, ...] = ()
+    """The first of them, by key."""

@@ -23,7 +23,7 @@ from meshnet.model.cluster import Cluster, ClusterConfig
 from meshnet.model.endpoint import Endpoint, IpEntry
 from meshnet.model.identity import CLUSTER_LABEL, Identity, LabelSet
 from meshnet.model.node import Node
-from meshnet.model.remote import Remote
+from meshnet.model.remote import MirrorStatus, Remote
 from meshnet.model.token import TokenRecord
 from meshnet.registry import schema, wire
 
@@ -264,6 +264,16 @@ def decode_remote(key: str, value: bytes) -> Remote:
     if not 1 <= remote.id <= 255:
         raise PoisonedKey(key, f"cluster ID {remote.id} is out of range: 1 to 255")
     return remote
+
+
+def encode_mirror_status(status: MirrorStatus) -> bytes:
+    return wire.dump(status)
+
+
+def decode_mirror_status(key: str, value: bytes) -> MirrorStatus:
+    status = wire.load(key, value, MirrorStatus)
+    _expect_name(key, status.name)
+    return status
 
 
 def encode_pod_cidr(block: PodCIDR) -> bytes:

@@ -119,6 +119,7 @@ ENDPOINTS = "meshnet/v1/endpoints/"
 REMOTES = "meshnet/v1/remotes/"
 TOKENS = "meshnet/v1/tokens/"
 LEADER = "meshnet/v1/leader/mesh"
+MESH_STATUS = "meshnet/v1/mesh-status/"
 
 
 def pod_cidr_allocation(prefix: Prefix) -> str:
@@ -143,6 +144,11 @@ def endpoint(node: str, endpoint: int) -> str:
 
 def remote(cluster: str) -> str:
     return f"{REMOTES}{cluster}"
+
+
+def mesh_status(cluster: str) -> str:
+    """How the leader's mirror of that remote is doing; under the leader's lease."""
+    return f"{MESH_STATUS}{cluster}"
 
 
 def token(sha256: str) -> str:
