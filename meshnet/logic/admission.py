@@ -50,14 +50,6 @@ class Unreadable:
 Claim = Node | IpEntry | Identity | ServiceClaim | Unreadable
 
 
-@attrs.frozen
-class Refusal:
-    """A key that is not believed, for `mesh status` and the log."""
-
-    key: str
-    reason: str
-
-
 def oversized(value: bytes) -> Unreadable | None:
     """The refusal of a value that nobody should even decode."""
     if len(value) <= MAX_VALUE_BYTES:
@@ -228,15 +220,17 @@ class Admission:
         return {key}
 
     def hold_to(self, boundary: Boundary) -> set[str]:
-        """Our own records changed, so everything is judged anew."""
+        """Our own records changed. Other nodes coming and going concerns nodes alone."""
+        nodes_alone = attrs.evolve(boundary, taken=self._boundary.taken) == self._boundary
         self._boundary = boundary
-        self._hosts = Counter(
-            address
-            for key, claim in self._claims.items()
-            if isinstance(claim, Node) and self.reason(key) is None
-            for address in claim.addresses
-        )
-        return set(self._claims)
+        nodes = {key: claim for key, claim in self._claims.items() if isinstance(claim, Node)}
+        believed = (claim for key, claim in nodes.items() if self.reason(key) is None)
+        before = self._hosts
+        self._hosts = Counter(address for claim in believed for address in claim.addresses)
+        if not nodes_alone:
+            return set(self._claims)
+        changed = before.keys() ^ self._hosts.keys()
+        return set(nodes).union(*(self._by_host.get(address, ()) for address in changed))
 
     def reason(self, key: str) -> str | None:
         """Why the key is not believed; None when it is. The key must be there."""

@@ -161,7 +161,9 @@ _CLAIMS: st.SearchStrategy[Claim] = st.one_of(
     st.just(Unreadable("not JSON")),
 )
 _KEYS = st.sampled_from("abcde")
-_BOUNDARIES = st.sampled_from([WEST, attrs.evolve(WEST, taken={})])
+_BOUNDARIES = st.sampled_from(
+    [WEST, attrs.evolve(WEST, taken={}), attrs.evolve(WEST, pod_cidrs=(ip_network("10.2.8.0/22"),))]
+)
 
 
 @given(
