@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 import hashlib
 import json
 import secrets
@@ -26,17 +25,11 @@ from cryptography.hazmat.primitives import serialization
 
 from meshnet.errors import ConfigError, TokenRefused
 from meshnet.model import names
+from meshnet.model.token import TokenKind
 from meshnet.pki.certificate import Certificate
 
 PREFIX = "mnt1."
 SECRET_BYTES = 32
-
-
-class TokenKind(enum.StrEnum):
-    NODE = "node"
-    """One more node joins the cluster."""
-    MESH = "mesh"
-    """Another cluster joins the mesh."""
 
 
 _COMMANDS = {TokenKind.NODE: "meshnet cluster join", TokenKind.MESH: "meshnet mesh join"}

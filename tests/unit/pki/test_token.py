@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnet.errors import TokenRefused
+from meshnet.model.token import TokenKind
 from meshnet.pki.ca import Signer
-from meshnet.pki.token import JoinToken, TokenKind, new_secret
+from meshnet.pki.token import JoinToken, new_secret
 
 CA = Signer.create("east").mesh.certificate
 
