@@ -1,0 +1,52 @@
+# Everything runs as root on Debian 12. Each target may be repeated.
+#
+#   make demo        two clusters, four hosts, one flat network, left up to play with
+#   make demo-down   take it away
+#   make test        all tests: lint, types, layers, unit, contract, BPF, labs
+#   make unit        the tests that need neither root nor the kernel, in seconds
+
+PYTHON    := .venv/bin/python
+SETUP     := .venv/.ready
+PACKAGES  := python3-venv python3-bpfcc etcd-server iproute2 iputils-ping nftables \
+             tcpdump clang llvm bpftool linux-libc-dev ethtool procps util-linux curl
+
+.PHONY: demo demo-down test unit lint setup bytecode clean
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml Makefile
+	@missing=$$(for p in $(PACKAGES); do \
+		dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing >/dev/null; \
+	fi
+	@test -x $(PYTHON) || /usr/bin/python3 -m venv --system-site-packages .venv
+	@.venv/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+bytecode: setup
+	@$(PYTHON) -m meshnet.dataplane.compiler
+
+demo: bytecode
+	@$(PYTHON) -m topology.demo up
+
+demo-down: setup
+	@$(PYTHON) -m topology.demo down
+
+lint: setup
+	@.venv/bin/ruff format --check -q .
+	@.venv/bin/ruff check -q .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache | tail -n 3
+	@$(PYTHON) -m meshnet.dataplane.abigen --check
+
+unit: setup
+	@$(PYTHON) -m pytest -q tests/unit
+
+test: lint bytecode
+	@$(PYTHON) -m pytest -q tests
+
+clean:
+	rm -rf .venv build *.egg-info

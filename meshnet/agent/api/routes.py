@@ -1,0 +1,152 @@
+"""The local API: one handler a route, each a few lines over the agent's parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshnet.agent import views
+from meshnet.agent.api.server import Request, Route
+from meshnet.agent.context import Context
+from meshnet.agent.departure import Departure
+from meshnet.agent.endpoints import EndpointRequest
+from meshnet.agent.joining import Joining
+from meshnet.errors import UsageError
+
+SCOPES = ("node", "cluster", "mesh")
+
+
+def routes(context: Context, joining: Joining, departure: Departure) -> list[Route]:
+    return [
+        *_reading(context),
+        *_endpoints(context),
+        *_membership(joining, departure),
+    ]
+
+
+def _reading(context: Context) -> list[Route]:
+    async def endpoints(request: Request) -> Any:
+        scope = request.query.get("scope", "node")
+        if scope not in SCOPES:
+            raise UsageError(f"scope {scope!r} is none of {', '.join(SCOPES)}")
+        return views.endpoints(context, scope)
+
+    async def identity(request: Request) -> Any:
+        number = request.params["number"]
+        if not number.isdecimal():
+            raise UsageError(f"identity {number!r} is not a number")
+        return views.identity(context, int(number))
+
+    async def node(request: Request) -> Any:
+        return views.node(context, request.params["name"])
+
+    async def map_rows(request: Request) -> Any:
+        return context.dataplane.dump(request.params["name"])
+
+    async def maps(_: Request) -> Any:
+        return views.status(context)["dataplane"]["maps"]
+
+    return [
+        _get("/v1/status", context, views.status),
+        _get("/v1/mesh", context, views.mesh),
+        Route("GET", "/v1/endpoints", endpoints),
+        _get("/v1/identities", context, views.identities),
+        Route("GET", "/v1/identities/{number}", identity),
+        _get("/v1/nodes", context, views.nodes),
+        Route("GET", "/v1/nodes/{name}", node),
+        Route("GET", "/v1/maps", maps),
+        Route("GET", "/v1/maps/{name}", map_rows),
+        _get("/v1/drops", context, views.drops),
+        _get("/v1/drops/events", context, views.drop_events),
+        _get("/v1/seen", context, views.seen),
+    ]
+
+
+def _get(path: str, context: Context, view: Any) -> Route:
+    async def handler(_: Request) -> Any:
+        return view(context)
+
+    return Route("GET", path, handler)
+
+
+def _endpoints(context: Context) -> list[Route]:
+    endpoints = context.endpoints
+
+    async def show(request: Request) -> Any:
+        found = endpoints.get(request.params["namespace"], request.params["name"])
+        return views.endpoint(context, found)
+
+    async def create(request: Request) -> Any:
+        wanted = EndpointRequest(
+            name=request.field("name"),
+            namespace=request.optional("namespace", "default"),
+            labels=request.optional("labels", {}),
+            ports=request.optional("ports", {}),
+            netns=request.optional("netns"),
+            ifname=request.optional("ifname", "eth0"),
+            owner_pid=request.optional("owner_pid"),
+        )
+        return views.endpoint(context, await endpoints.create(wanted))
+
+    async def adopt(request: Request) -> Any:
+        adopted = await endpoints.adopt(
+            request.params["namespace"],
+            request.params["name"],
+            pid=request.field("owner_pid"),
+            log=request.optional("log"),
+        )
+        return views.endpoint(context, adopted)
+
+    async def delete(request: Request) -> Any:
+        await endpoints.delete(request.params["namespace"], request.params["name"])
+        return {}
+
+    one = "/v1/endpoints/{namespace}/{name}"
+    return [
+        Route("GET", one, show),
+        Route("POST", "/v1/endpoints", create),
+        Route("PATCH", one, adopt),
+        Route("DELETE", one, delete),
+    ]
+
+
+def _membership(joining: Joining, departure: Departure) -> list[Route]:
+    async def create_token(request: Request) -> Any:
+        return await joining.create_token(
+            kind=request.field("kind"),
+            ttl_s=int(request.optional("ttl_s", 3600)),
+            signer=bool(request.optional("signer", False)),
+            for_cluster=request.optional("for_cluster"),
+        )
+
+    async def revoke_token(request: Request) -> Any:
+        await joining.revoke_token(request.params["id"])
+        return {}
+
+    async def join(request: Request) -> Any:
+        plan = bool(request.optional("plan", False))
+        return await joining.join(request.field("token"), plan=plan)
+
+    async def leave_mesh(request: Request) -> Any:
+        await joining.leave(request.field("cluster"))
+        return {}
+
+    async def leave_cluster(request: Request) -> Any:
+        await departure.leave(force=bool(request.optional("force", False)))
+        return {}
+
+    async def delete_node(request: Request) -> Any:
+        await departure.delete_node(request.params["name"])
+        return {}
+
+    async def list_tokens(_: Request) -> Any:
+        return await joining.list_tokens()
+
+    return [
+        Route("POST", "/v1/tokens", create_token),
+        Route("GET", "/v1/tokens", list_tokens),
+        Route("DELETE", "/v1/tokens/{id}", revoke_token),
+        Route("POST", "/v1/mesh/join", join),
+        Route("POST", "/v1/mesh/leave", leave_mesh),
+        Route("POST", "/v1/leave", leave_cluster),
+        Route("DELETE", "/v1/nodes/{name}", delete_node),
+    ]

@@ -1,0 +1,313 @@
+"""The endpoints of this node: made, kept alive, taken over after a restart, taken away.
+
+Owns: every veth named `mesh<id>`, every network namespace it made, the endpoint files in
+the run directory, the endpoint rows of the dataplane, and (through Publication) this
+node's endpoint keys in etcd. It touches nothing else.
+
+An endpoint is made in one order and unmade in the reverse: name and addresses reserved,
+interface, identity, dataplane rows, file, keys. A failure unmakes what was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import attrs
+import structlog
+
+from meshnet.agent.endpoint_store import EndpointStore
+from meshnet.agent.local import (
+    ENDPOINT_IFNAME_PREFIX,
+    GATEWAY_MAC,
+    LocalNode,
+    ipv4,
+    ipv6,
+)
+from meshnet.agent.ownership import Ownership
+from meshnet.agent.publication import Publication
+from meshnet.dataplane.api import Dataplane
+from meshnet.errors import AlreadyExists, MeshnetError, NotFound, PoolExhausted, UsageError
+from meshnet.host import process
+from meshnet.logic.ipam import AddressPool
+from meshnet.model.addressing import Address
+from meshnet.model.dataplane import EndpointRow
+from meshnet.model.endpoint import Endpoint, EndpointState, OwnerProcess
+from meshnet.model.identity import check_user_label
+from meshnet.model.kernel import Veth, VethSpec
+from meshnet.netlink.api import Netlink
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Key = tuple[str, str]
+
+LAST_ID = 65535
+OWNER_GRACE_S = 5.0
+"""How long an owner gets between TERM and KILL."""
+
+
+@attrs.frozen(kw_only=True)
+class EndpointRequest:
+    """What a caller asks for; Endpoint adds what the node decides."""
+
+    name: str
+    namespace: str = "default"
+    labels: dict[str, str] = attrs.field(factory=dict)
+    ports: dict[str, str] = attrs.field(factory=dict)
+    netns: str | None = None
+    """None: the agent makes one."""
+    ifname: str = "eth0"
+    owner_pid: int | None = None
+
+
+class Endpoints:
+    """All endpoints of this node, by (namespace, name)."""
+
+    def __init__(
+        self,
+        *,
+        local: LocalNode,
+        netlink: Netlink,
+        dataplane: Dataplane,
+        store: EndpointStore,
+        publication: Publication,
+        ownership: Ownership,
+        spawn: Spawn,
+    ) -> None:
+        self._local = local
+        self._netlink = netlink
+        self._dataplane = dataplane
+        self._store = store
+        self._publication = publication
+        self._ownership = ownership
+        self._spawn = spawn
+        self._endpoints: dict[Key, Endpoint] = {}
+        self._pools = {c.network.version: AddressPool(c) for c in local.pod_cidrs}
+        self._last_id = 0
+        self._log = structlog.get_logger()
+
+    def list(self) -> list[Endpoint]:
+        return sorted(self._endpoints.values(), key=lambda e: e.key)
+
+    def get(self, namespace: str, name: str) -> Endpoint:
+        """Raises NotFound."""
+        try:
+            return self._endpoints[namespace, name]
+        except KeyError:
+            raise NotFound(
+                f"no endpoint {namespace}/{name} on node {self._local.name}; "
+                "`meshnet endpoint list --all-clusters` shows where endpoints are"
+            ) from None
+
+    async def create(self, request: EndpointRequest) -> Endpoint:
+        """Make an endpoint and answer when it is ready. All or nothing."""
+        endpoint = self._reserve(request)
+        try:
+            if endpoint.owns_netns:
+                path = await self._netlink.create_netns(_netns_name(endpoint))
+                endpoint = self._keep(attrs.evolve(endpoint, netns=path))
+            veth = await self._netlink.create_veth(self._veth_spec(endpoint))
+            endpoint, fresh = await self._publication.identify(endpoint)
+            self._keep(endpoint)
+            self._dataplane.attach_endpoint(_row(endpoint, veth))
+            self._store.save(endpoint)
+            await self._publication.publish(endpoint, fresh=fresh)
+        except BaseException:
+            await self._unmake(endpoint)
+            raise
+        endpoint = self._keep(attrs.evolve(endpoint, state=EndpointState.READY))
+        self._store.save(endpoint)
+        self._watch_owner(endpoint)
+        self._log.info("endpoint ready", endpoint=_label(endpoint), identity=endpoint.identity)
+        return endpoint
+
+    async def adopt(self, namespace: str, name: str, *, pid: int, log: str | None) -> Endpoint:
+        """Tie an endpoint to a process: it ends when the process ends."""
+        endpoint = self.get(namespace, name)
+        endpoint = self._keep(attrs.evolve(endpoint, owner=_owner(pid), log=log or endpoint.log))
+        self._store.save(endpoint)
+        self._watch_owner(endpoint)
+        return endpoint
+
+    async def delete(self, namespace: str, name: str) -> None:
+        """End the owner (TERM, 5 s, KILL), tell the mesh, take the interface away."""
+        endpoint = self.get(namespace, name)
+        if endpoint.owner is not None:
+            await process.terminate(
+                endpoint.owner.pid, endpoint.owner.start_time, grace_s=OWNER_GRACE_S
+            )
+        if self._endpoints.get(endpoint.key) is not None:  # its owner's watch may have come first
+            await self._unmake(endpoint)
+            self._log.info("endpoint deleted", endpoint=_label(endpoint))
+
+    async def restore(self) -> None:
+        """Take over what an earlier agent left: live endpoints go on, dead ones go away."""
+        for endpoint in self._store.load():
+            self._endpoints[endpoint.key] = endpoint
+            self._last_id = max(self._last_id, endpoint.id)
+            for address in endpoint.addresses:
+                self._pools[address.version].take(address)
+        for endpoint in self.list():
+            if _alive(endpoint) and endpoint.identity:
+                await self._attach_again(endpoint)
+                self._watch_owner(endpoint)
+            else:
+                await self._unmake(endpoint)
+
+    async def reconcile(self) -> None:
+        """Full pass: the kernel has exactly our endpoints' interfaces and rows."""
+        links = await self._netlink.list_veths(ENDPOINT_IFNAME_PREFIX)
+        ours = {endpoint.host_ifname: endpoint for endpoint in self.list()}
+        for name in links.keys() - ours.keys():
+            await self._netlink.delete_link(name)
+        ready = [e for e in ours.values() if e.state is EndpointState.READY]
+        for endpoint in ready:
+            if not _alive(endpoint):
+                await self._unmake(endpoint)
+            elif endpoint.host_ifname not in links:
+                await self._attach_again(endpoint)
+        wanted = {links[name] for name in links.keys() & ours.keys()}
+        for ifindex in self._dataplane.endpoints().keys() - wanted:
+            if ifindex not in (await self._netlink.list_veths(ENDPOINT_IFNAME_PREFIX)).values():
+                self._dataplane.detach_endpoint(ifindex)
+
+    async def publish_all(self) -> None:
+        """Put the keys of every endpoint; repeating it writes nothing new."""
+        for endpoint in self.list():
+            if endpoint.state is EndpointState.READY:
+                await self._publication.publish(endpoint, fresh=False)
+
+    async def delete_all(self) -> None:
+        for endpoint in self.list():
+            await self.delete(*endpoint.key)
+
+    def _reserve(self, request: EndpointRequest) -> Endpoint:
+        """Take the name, a number and addresses before the first await."""
+        self._ownership.require()
+        for key, value in request.labels.items():
+            check_user_label(key, value)
+        if request.netns is not None and not Path(request.netns).exists():
+            raise UsageError(f"network namespace {request.netns} does not exist")
+        held = self._endpoints.get((request.namespace, request.name))
+        if held is not None:
+            raise AlreadyExists(
+                f"endpoint {_label(held)} is taken on node {self._local.name}; choose another "
+                f"--name or run `meshnet endpoint delete {_label(held)}`"
+            )
+        addresses: dict[int, Address] = {}
+        try:
+            for version, pool in self._pools.items():
+                addresses[version] = pool.allocate()
+            address4 = ipv4(addresses[4])
+            assert address4 is not None
+            endpoint = Endpoint(
+                id=self._free_id(),
+                name=request.name,
+                namespace=request.namespace,
+                labels=dict(request.labels),
+                ports=dict(request.ports),
+                ipv4=address4,
+                ipv6=ipv6(addresses.get(6)),
+                netns=request.netns or "",
+                ifname=request.ifname,
+                owns_netns=request.netns is None,
+                owner=None if request.owner_pid is None else _owner(request.owner_pid),
+            )
+        except BaseException:
+            for version, address in addresses.items():
+                self._pools[version].release(address)
+            raise
+        return self._keep(endpoint)
+
+    def _free_id(self) -> int:
+        """The next number that is free; a number is not used again soon."""
+        taken = {endpoint.id for endpoint in self._endpoints.values()}
+        for step in range(1, LAST_ID + 1):
+            candidate = (self._last_id + step - 1) % LAST_ID + 1
+            if candidate not in taken:
+                self._last_id = candidate
+                return candidate
+        raise PoolExhausted(
+            f"node {self._local.name} has {LAST_ID} endpoints, the most there can be"
+        )
+
+    def _keep(self, endpoint: Endpoint) -> Endpoint:
+        self._endpoints[endpoint.key] = endpoint
+        return endpoint
+
+    def _veth_spec(self, endpoint: Endpoint) -> VethSpec:
+        return VethSpec(
+            host_ifname=endpoint.host_ifname,
+            host_mac=GATEWAY_MAC,
+            netns=endpoint.netns,
+            ifname=endpoint.ifname,
+            addresses=endpoint.addresses,
+            gateways=self._local.gateways,
+            mtu=self._local.underlay.mtu,
+            route_mtu=self._local.endpoint_mtu,
+        )
+
+    async def _attach_again(self, endpoint: Endpoint) -> None:
+        veth = await self._netlink.create_veth(self._veth_spec(endpoint))
+        self._dataplane.attach_endpoint(_row(endpoint, veth))
+
+    async def _unmake(self, endpoint: Endpoint) -> None:
+        """Take away all there is of it, in the reverse order. Repeating it is harmless."""
+        try:
+            await self._publication.withdraw(endpoint)
+        except MeshnetError as error:  # the lease will take the keys: the interface must go now
+            self._log.warning("keys not withdrawn", endpoint=_label(endpoint), error=str(error))
+        links = await self._netlink.list_veths(endpoint.host_ifname)
+        if endpoint.host_ifname in links:
+            self._dataplane.detach_endpoint(links[endpoint.host_ifname])
+            await self._netlink.delete_link(endpoint.host_ifname)
+        if endpoint.owns_netns and endpoint.netns:
+            await self._netlink.delete_netns(_netns_name(endpoint))
+        self._store.delete(endpoint.id)
+        if self._endpoints.pop(endpoint.key, None) is not None:
+            for address in endpoint.addresses:
+                self._pools[address.version].release(address)
+
+    def _watch_owner(self, endpoint: Endpoint) -> None:
+        if endpoint.owner is not None:
+            self._spawn(self._until_owner_ends(endpoint.key, endpoint.owner))
+
+    async def _until_owner_ends(self, key: Key, owner: OwnerProcess) -> None:
+        await process.wait_exit(owner.pid, owner.start_time)
+        endpoint = self._endpoints.get(key)
+        if endpoint is not None and endpoint.owner == owner:
+            await self._unmake(endpoint)
+            self._log.info("endpoint ended with its process", endpoint=_label(endpoint))
+
+
+def _row(endpoint: Endpoint, veth: Veth) -> EndpointRow:
+    return EndpointRow(
+        ifindex=veth.ifindex,
+        endpoint_id=endpoint.id,
+        identity=endpoint.identity,
+        addresses=endpoint.addresses,
+        mac=veth.mac,
+    )
+
+
+def _owner(pid: int) -> OwnerProcess:
+    start_time = process.start_time(pid)
+    if start_time is None:
+        raise UsageError(f"process {pid} has ended already, so no endpoint can live with it")
+    return OwnerProcess(pid=pid, start_time=start_time)
+
+
+def _alive(endpoint: Endpoint) -> bool:
+    owner = endpoint.owner
+    if owner is not None and process.start_time(owner.pid) != owner.start_time:
+        return False
+    return bool(endpoint.netns) and Path(endpoint.netns).exists()
+
+
+def _netns_name(endpoint: Endpoint) -> str:
+    return f"meshnet-{endpoint.namespace}-{endpoint.name}"
+
+
+def _label(endpoint: Endpoint) -> str:
+    return f"{endpoint.namespace}/{endpoint.name}"

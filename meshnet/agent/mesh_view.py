@@ -1,0 +1,142 @@
+"""The mesh as this node sees it: every cluster's nodes, addresses and identities.
+
+Reads the watchers' tables, holds back what vanished unannounced (logic/stale.py), and is
+itself what the reconcilers and the lists read. Own cluster: `cilium/state/...`; remote
+clusters: the leader's mirror under `cilium/cache/...`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import TypeVar
+
+import attrs
+
+from meshnet.agent.local import LocalNode
+from meshnet.agent.seen import Table
+from meshnet.logic.stale import Effective, StaleHold
+from meshnet.model.addressing import Address, Prefix
+from meshnet.model.endpoint import IpEntry
+from meshnet.model.identity import Identity, LabelSet
+from meshnet.model.node import Node
+from meshnet.model.remote import Remote
+from meshnet.registry import codec, schema
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Tables:
+    """One table a watched prefix."""
+
+    nodes: Table[Node]
+    ips: Table[IpEntry]
+    identities: Table[Identity]
+    cached_nodes: Table[Node]
+    cached_ips: Table[IpEntry]
+    cached_identities: Table[Identity]
+    remotes: Table[Remote]
+
+    @classmethod
+    def of(cls, cluster: str, cluster_id: int) -> Tables:
+        return cls(
+            nodes=Table(schema.nodes(cluster), partial(codec.decode_node, cluster_id=cluster_id)),
+            ips=Table(schema.IPS, partial(codec.decode_ip_entry, cluster_id=cluster_id)),
+            identities=Table(
+                schema.IDENTITIES,
+                partial(codec.decode_identity, cluster_id=cluster_id, cluster=cluster),
+            ),
+            cached_nodes=Table(schema.CACHE_NODES, codec.decode_node),
+            cached_ips=Table(schema.CACHE_IPS, codec.decode_ip_entry),
+            cached_identities=Table(schema.CACHE_IDENTITIES, codec.decode_identity),
+            remotes=Table(schema.REMOTES, codec.decode_remote),
+        )
+
+    def __iter__(self) -> Iterator[Table[object]]:
+        return iter(attrs.astuple(self, recurse=False))
+
+    @property
+    def synced(self) -> bool:
+        """Every first listing has arrived: what is missing now is really missing."""
+        return all(table.synced for table in self)
+
+
+class MeshView:
+    """Effective rows by cluster. `observe` recomputes them; everything else reads."""
+
+    def __init__(self, local: LocalNode, tables: Tables) -> None:
+        self._local = local
+        self.tables = tables
+        self._holds: defaultdict[str, StaleHold] = defaultdict(StaleHold)
+        self.clusters: dict[str, Effective] = {}
+        self.answering: Callable[[], Collection[Address]] = tuple
+        """Node addresses that answered the latest probe."""
+
+    @property
+    def own(self) -> str:
+        return self._local.cluster.name
+
+    def observe(self) -> float | None:
+        """Recompute from the tables; answers the seconds after which time alone changes it."""
+        now = time.monotonic()
+        nodes = _by_cluster(self.tables.cached_nodes.items, self._remote_names())
+        ips = _by_cluster(self.tables.cached_ips.items, self._remote_names())
+        nodes[self.own] = list(self.tables.nodes.items.values())
+        ips[self.own] = list(self.tables.ips.items.values())
+        for gone in self._holds.keys() - nodes.keys() - ips.keys():
+            del self._holds[gone]
+        answering = set(self.answering())
+        self.clusters = {
+            cluster: self._holds[cluster].observe(
+                {node.name: node for node in nodes[cluster]},
+                {entry.prefix: entry for entry in ips[cluster]},
+                now,
+                answering=self._names_answering(cluster, answering),
+            )
+            for cluster in nodes.keys() | ips.keys()
+        }
+        due = [view.look_again for view in self.clusters.values() if view.look_again is not None]
+        return max(0.0, min(due) - now) if due else None
+
+    def nodes(self) -> list[Node]:
+        return [node for view in self.clusters.values() for node in view.nodes.values()]
+
+    def labels(self) -> dict[int, LabelSet]:
+        return {identity.number: identity.labels for identity in self.identities()}
+
+    def identities(self) -> list[Identity]:
+        own = self.tables.identities.items.values()
+        return [*own, *self.tables.cached_identities.items.values()]
+
+    def cluster_name(self, cluster_id: int) -> str:
+        """The name of a cluster by its id; empty for one we do not know."""
+        if cluster_id == self._local.cluster.id:
+            return self.own
+        remotes = self.tables.remotes.items.values()
+        return next((remote.name for remote in remotes if remote.id == cluster_id), "")
+
+    def stale(self, cluster: str) -> frozenset[Prefix]:
+        view = self.clusters.get(cluster)
+        return view.stale_ips if view else frozenset()
+
+    def _remote_names(self) -> set[str]:
+        return {remote.name for remote in self.tables.remotes.items.values()}
+
+    def _names_answering(self, cluster: str, answering: set[Address]) -> set[str]:
+        before = self.clusters.get(cluster)
+        if before is None:
+            return set()
+        return {name for name, node in before.nodes.items() if answering & set(node.addresses)}
+
+
+def _by_cluster(items: dict[str, T], clusters: set[str]) -> defaultdict[str, list[T]]:
+    """Mirrored rows by the cluster in their key: cilium/cache/<kind>/v1/<cluster>/..."""
+    rows: defaultdict[str, list[T]] = defaultdict(list)
+    for key, item in items.items():
+        cluster = key.split("/")[4]
+        if cluster in clusters:
+            rows[cluster].append(item)
+    return rows

@@ -1,0 +1,263 @@
+"""The agent's answers to read requests: cli.md's JSON, made from state, nothing stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from meshnet import __version__
+from meshnet.agent.context import Context
+from meshnet.agent.problems import Problem, of_etcd, of_loops, of_tables
+from meshnet.errors import NotFound
+from meshnet.logic.ipcache import endpoint_view, outer_address
+from meshnet.model.endpoint import Endpoint
+from meshnet.model.identity import Identity, ReservedIdentity
+from meshnet.model.node import Node
+
+Json = dict[str, Any]
+
+
+def status(context: Context) -> Json:
+    local = context.local
+    problems = _problems(context)
+    usage = context.dataplane.maps()
+    return {
+        "ready": context.ready,
+        "version": __version__,
+        "cluster": {"name": local.cluster.name, "id": local.cluster.id},
+        "node": {
+            "name": local.name,
+            "addresses": [str(address) for address in local.underlay.addresses],
+            "pod_cidrs": [str(cidr.network) for cidr in local.pod_cidrs],
+        },
+        "etcd": {
+            "connected": context.etcd_health.connected,
+            "revision": context.etcd_health.revision,
+            "managed": context.settings.etcd.managed,
+        },
+        "dataplane": {
+            "loaded": True,
+            "programs": context.dataplane.programs,
+            "maps": [attrs.asdict(row) for row in usage],
+        },
+        "endpoints": len(context.endpoints.list()),
+        "identities": len(context.view.tables.identities.items),
+        "leader": context.leading,
+        "peers": peers(context),
+        "clusters": mesh(context),
+        "problems": [attrs.asdict(problem) for problem in problems],
+    }
+
+
+def _problems(context: Context) -> list[Problem]:
+    health = context.etcd_health
+    return [
+        *of_etcd(health.connected, health.error),
+        *of_loops(context.loops),
+        *of_tables(context.view.tables),
+        *context.more_problems(),
+    ]
+
+
+def peers(context: Context) -> list[Json]:
+    own = context.local.as_node()
+    rows = []
+    for node in sorted(context.view.nodes(), key=lambda node: node.key):
+        address = outer_address(own, node)
+        if node.key == own.key or address is None:
+            continue
+        health = context.prober.health.get(address)
+        rows.append(
+            {
+                "node": node.name,
+                "cluster": node.cluster,
+                "address": str(address),
+                "mode": "vxlan",
+                "path_mtu_bytes": context.local.underlay.mtu,
+                "rtt_ms": health.rtt_ms if health else None,
+                "reachable": bool(health and health.reachable),
+            }
+        )
+    return rows
+
+
+def mesh(context: Context) -> list[Json]:
+    """One row a remote, from what the leader publishes of its mirrors."""
+    rows = []
+    for remote in context.view.tables.remotes.items.values():
+        report = context.mesh_status(remote.name)
+        rows.append(
+            {
+                "name": remote.name,
+                "id": remote.id,
+                "state": remote.state,
+                "ready": report.ready and report.synced,
+                "connected": report.connected,
+                "nodes": report.nodes,
+                "identities": report.identities,
+                "endpoints": report.endpoints,
+                "services": report.services,
+                "last_event_at": _moment(report.last_event_at),
+                "reconnects": report.reconnects,
+                "certificate_expires_at": report.certificate_expires_at,
+                "error": report.error,
+            }
+        )
+    return sorted(rows, key=lambda row: row["name"])
+
+
+def endpoints(context: Context, scope: str) -> list[Json]:
+    """`scope`: `node`, `cluster` or `mesh`."""
+    view = context.view
+    labels = view.labels()
+    rows = [
+        attrs.asdict(row)
+        for cluster, effective in view.clusters.items()
+        if scope == "mesh" or cluster == view.own
+        for row in endpoint_view(
+            cluster,
+            effective.nodes.values(),
+            effective.ips.values(),
+            labels,
+            stale=effective.stale_ips,
+        )
+        if not (cluster == view.own and row.node == context.local.name)
+    ]
+    own = [_summary(context, endpoint) for endpoint in context.endpoints.list()]
+    rows = own if scope == "node" else own + rows
+    return sorted(rows, key=lambda row: (row["cluster"], row["namespace"], row["name"]))
+
+
+def endpoint(context: Context, found: Endpoint) -> Json:
+    """Everything the node knows of one of its endpoints."""
+    return _summary(context, found) | {
+        "netns": found.netns,
+        "owns_netns": found.owns_netns,
+        "ifname": found.ifname,
+        "host_ifname": found.host_ifname,
+        "ports": found.ports,
+        "owner_pid": found.owner.pid if found.owner else None,
+        "log": found.log,
+    }
+
+
+def _summary(context: Context, found: Endpoint) -> Json:
+    return {
+        "name": found.name,
+        "namespace": found.namespace,
+        "cluster": context.local.cluster.name,
+        "node": context.local.name,
+        "id": found.id,
+        "state": found.state,
+        "identity": found.identity,
+        "labels": found.labels,
+        "ipv4": str(found.ipv4),
+        "ipv6": str(found.ipv6) if found.ipv6 else None,
+    }
+
+
+def identities(context: Context) -> list[Json]:
+    rows = [
+        {"number": int(reserved), "cluster": "", "labels": {f"reserved:{_name(reserved)}": ""}}
+        for reserved in ReservedIdentity
+        if reserved is not ReservedIdentity.UNKNOWN
+    ]
+    rows += [_identity(context, found) for found in context.view.identities()]
+    return sorted(rows, key=lambda row: row["number"])
+
+
+def identity(context: Context, number: int) -> Json:
+    for row in identities(context):
+        if row["number"] == number:
+            return row
+    raise NotFound(f"identity {number} is unknown; `meshnet identity list` shows all there are")
+
+
+def _identity(context: Context, found: Identity) -> Json:
+    cluster = context.view.cluster_name(found.cluster_id)
+    return {"number": found.number, "cluster": cluster, "labels": found.labels.as_dict()}
+
+
+def _name(reserved: ReservedIdentity) -> str:
+    return reserved.name.lower().replace("_", "-")
+
+
+def nodes(context: Context) -> list[Json]:
+    stale = {
+        (cluster, name)
+        for cluster, effective in context.view.clusters.items()
+        for name in effective.stale_nodes
+    }
+    return [_node(node, stale=node.key in stale) for node in _sorted(context.view.nodes())]
+
+
+def node(context: Context, name: str) -> Json:
+    """By `name`, unique in the mesh, or `cluster/name`."""
+    matches = [row for row in nodes(context) if name in (row["name"], _path(row))]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise NotFound(f"node {name!r} is in several clusters: {', '.join(map(_path, matches))}")
+    raise NotFound(f"no node {name!r}; `meshnet node list` shows all there are")
+
+
+def _path(row: Json) -> str:
+    return f"{row['cluster']}/{row['name']}"
+
+
+def _node(found: Node, *, stale: bool) -> Json:
+    return {
+        "name": found.name,
+        "cluster": found.cluster,
+        "cluster_id": found.cluster_id,
+        "addresses": [str(address) for address in found.addresses],
+        "gateways": [str(address) for address in found.gateways],
+        "pod_cidrs": [str(prefix) for prefix in found.pod_cidrs],
+        "state": "stale" if stale else "ready",
+    }
+
+
+def _sorted(found: Iterable[Node]) -> list[Node]:
+    return sorted(found, key=lambda node: node.key)
+
+
+def drops(context: Context) -> list[Json]:
+    return [attrs.asdict(row) for row in context.dataplane.drops()]
+
+
+def drop_events(context: Context) -> list[Json]:
+    """The newest drops with both identities and the line of C that dropped them."""
+    monotonic_to_wall = time.time() - time.monotonic()
+    return [
+        attrs.asdict(event)
+        | {"time": _moment(event.time_ns / 1e9 + monotonic_to_wall)}
+        | {"source": str(event.source or ""), "destination": str(event.destination or "")}
+        for event in context.events.newest()
+    ]
+
+
+def seen(context: Context) -> list[Json]:
+    """Which identities each endpoint here received packets from."""
+    by_id = {endpoint.id: endpoint for endpoint in context.endpoints.list()}
+    rows = []
+    for row in context.dataplane.seen_identities():
+        found = by_id.get(row["endpoint_id"])
+        if found is not None:
+            rows.append(
+                {
+                    "endpoint": found.name,
+                    "namespace": found.namespace,
+                    "identity": row["identity"],
+                    "packets": row["packets"],
+                }
+            )
+    return sorted(rows, key=lambda row: (row["namespace"], row["endpoint"], row["identity"]))
+
+
+def _moment(seconds: float | None) -> str | None:
+    """RFC 3339."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
