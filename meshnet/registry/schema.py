@@ -118,6 +118,7 @@ MANIFESTS = "meshnet/v1/manifests/"
 ENDPOINTS = "meshnet/v1/endpoints/"
 REMOTES = "meshnet/v1/remotes/"
 TOKENS = "meshnet/v1/tokens/"
+REVOKED = "meshnet/v1/revoked/"
 LEADER = "meshnet/v1/leader/mesh"
 MESH_STATUS = "meshnet/v1/mesh-status/"
 
@@ -154,6 +155,11 @@ def mesh_status(cluster: str) -> str:
 def token(sha256: str) -> str:
     """The hash alone: who reads etcd cannot use the token."""
     return f"{TOKENS}{sha256}"
+
+
+def revoked(node: str) -> str:
+    """When the node was thrown out: what was issued to it before is renewed no more."""
+    return f"{REVOKED}{node}"
 
 
 # --- reading keys ----------------------------------------------------------------------------
