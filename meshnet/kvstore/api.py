@@ -96,7 +96,11 @@ class TxnResult:
 
 
 class KV(Protocol):
-    """One store. Keys are text, values bytes. Unary calls time out (default 4 s)."""
+    """One store. Keys are text, values bytes. Unary calls time out (default 4 s).
+
+    A `prefix` ends with a slash. One that does not is a whole key, so that no prefix ever
+    covers its neighbour (`nodes/v1/east` is not `nodes/v1/east2`). Empty is everything.
+    """
 
     async def get(self, key: str) -> KeyValue | None:
         """One key, linearizable."""

@@ -189,7 +189,7 @@ class MemoryKV:
         self.expire()
 
     def _under(self, prefix: str) -> Iterable[str]:
-        return [key for key in self._pairs if key.startswith(prefix)]
+        return [key for key in self._pairs if _covers(prefix, key)]
 
     def _holds(self, compare: Compare) -> bool:
         found = self._pairs.get(compare.key)
@@ -207,7 +207,7 @@ class MemoryKV:
         puts = [operation.key for operation in then if isinstance(operation, Put)]
         gone = [operation for operation in then if isinstance(operation, Delete)]
         overlap = any(
-            d.key == key or (d.prefix and key.startswith(d.key)) for d in gone for key in puts
+            d.key == key or (d.prefix and _covers(d.key, key)) for d in gone for key in puts
         )
         if overlap or len(set(puts)) < len(puts):
             raise Denied("duplicate key given in txn request")
@@ -242,7 +242,7 @@ class MemoryKV:
     def _since(self, after: int, prefix: str) -> Iterable[Batch]:
         start = bisect.bisect_right(self._history, after, key=lambda batch: batch.revision)
         for batch in self._history[start:]:
-            events = tuple(event for event in batch.events if event.key.startswith(prefix))
+            events = tuple(event for event in batch.events if _covers(prefix, event.key))
             if events:
                 yield Batch(batch.revision, events)
 
@@ -257,3 +257,7 @@ class MemoryKV:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(news.wait(), remaining)
         self.expire()
+
+
+def _covers(prefix: str, key: str) -> bool:
+    return key.startswith(prefix) if prefix.endswith("/") or not prefix else key == prefix
