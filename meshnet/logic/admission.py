@@ -10,7 +10,7 @@ A judgement is None, "believed", or the reason why not, in words for an operator
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import attrs
 
@@ -69,7 +69,28 @@ class Boundary:
     """Prefixes of others -> whose they are: our PodCIDRs and service CIDRs, and the PodCIDRs
     of every other remote. They win over the pinned ones, should the two ever meet."""
     taken: Mapping[Address, str] = attrs.field(factory=dict)
-    """Addresses of others' nodes -> whose they are: packets from them are theirs."""
+    """Addresses of nodes, everybody's -> whose they are: packets from them are theirs."""
+    _contested: dict[Prefix, str] = attrs.field(init=False, eq=False, repr=False)
+    _lengths: dict[tuple[int, int], dict[int, str]] = attrs.field(init=False, eq=False, repr=False)
+
+    @_contested.default
+    def _those_that_meet_the_pinned(self) -> dict[Prefix, str]:
+        # None in an honest mesh, so that an address costs nothing however many remotes there are.
+        return {
+            prefix: whose
+            for prefix, whose in self.foreign.items()
+            if any(overlaps(prefix, pinned) for pinned in self.pod_cidrs)
+        }
+
+    @_lengths.default
+    def _by_length(self) -> dict[tuple[int, int], dict[int, str]]:
+        """(IP version, bits after the prefix) -> network number -> whose."""
+        lengths: dict[tuple[int, int], dict[int, str]] = {}
+        for prefix, whose in (*self.foreign.items(), *((p, self.name) for p in self.pod_cidrs)):
+            host_bits = prefix.max_prefixlen - prefix.prefixlen
+            numbers = lengths.setdefault((prefix.version, host_bits), {})
+            numbers.setdefault(int(prefix.network_address) >> host_bits, whose)
+        return lengths
 
     def judge(self, claim: Claim, hosts: Collection[Address]) -> str | None:
         """Why `claim` is not believed. `hosts`: addresses of its nodes that are believed."""
@@ -141,21 +162,21 @@ class Boundary:
     def _pod_cidr(self, prefix: Prefix) -> str | None:
         if not any(_within(prefix, pinned) for pinned in self.pod_cidrs):
             return f"{prefix} is outside the PodCIDRs of {self.name}"
-        theirs = (f"{prefix} overlaps {one} of {w}" for one, w in self._met_by(prefix))
-        return next(theirs, None)
-
-    def _met_by(self, prefix: Prefix) -> Iterable[tuple[Prefix, str]]:
-        return ((one, whose) for one, whose in self.foreign.items() if overlaps(one, prefix))
+        for other, whose in self._contested.items():
+            if overlaps(other, prefix):
+                return f"{prefix} overlaps {other} of {whose}"
+        return None
 
     def _underlay_address(self, address: Address) -> str | None:
         if not _can_be_underlay(address):
             return f"node address {address} is not a unicast address of an underlay"
-        if whose := self.taken.get(address):
+        if (whose := self.taken.get(address, self.name)) != self.name:
             return f"node address {address} belongs to {whose}"
-        prefixes = (*((prefix, self.name) for prefix in self.pod_cidrs), *self.foreign.items())
-        for prefix, whose in prefixes:
-            if contains(prefix, address):
-                return f"node address {address} is inside {prefix} of {whose}"
+        number = int(address)
+        for (version, host_bits), numbers in self._lengths.items():
+            owner = numbers.get(number >> host_bits) if version == address.version else None
+            if owner is not None:
+                return f"node address {address} is inside a PodCIDR or service CIDR of {owner}"
         return None
 
 
@@ -194,6 +215,10 @@ class Admission:
     @property
     def keys(self) -> Collection[str]:
         return self._claims.keys()
+
+    def claim(self, key: str) -> Claim:
+        """What the key says, believed or not. The key must be there."""
+        return self._claims[key]
 
     def put(self, key: str, claim: Claim) -> set[str]:
         """A key was written."""

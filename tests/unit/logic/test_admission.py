@@ -66,10 +66,16 @@ def test_both_families_of_a_remotes_addresses_are_believed(address: str) -> None
     [
         ({"cluster": "north"}, "cluster is 'north', not 'west'"),
         ({"cluster_id": 7}, "cluster id is 7, not 2"),
-        ({"addresses": (ip_address("10.1.0.9"),)}, "is inside 10.1.0.0/16 of this cluster"),
-        ({"addresses": (ip_address("100.64.0.9"),)}, "is inside 100.64.0.0/16 of this cluster"),
-        ({"addresses": (ip_address("10.3.0.9"),)}, "is inside 10.3.0.0/16 of north"),
-        ({"addresses": (ip_address("10.2.0.9"),)}, "is inside 10.2.0.0/16 of west"),
+        (
+            {"addresses": (ip_address("10.1.0.9"),)},
+            "is inside a PodCIDR or service CIDR of this cluster",
+        ),
+        (
+            {"addresses": (ip_address("100.64.0.9"),)},
+            "is inside a PodCIDR or service CIDR of this cluster",
+        ),
+        ({"addresses": (ip_address("10.3.0.9"),)}, "is inside a PodCIDR or service CIDR of north"),
+        ({"addresses": (ip_address("10.2.0.9"),)}, "is inside a PodCIDR or service CIDR of west"),
         ({"addresses": (ip_address("172.20.0.1"),)}, "belongs to node east-1 of this cluster"),
         ({"addresses": (ip_address("127.0.0.1"),)}, "not a unicast address of an underlay"),
         ({"addresses": (ip_address("ff02::1"),)}, "not a unicast address of an underlay"),

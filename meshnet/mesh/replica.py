@@ -1,0 +1,131 @@
+"""One remote's keys as it has them, what of them is believed, and what our etcd has.
+
+No I/O: events go in, operations come out. `operations` are the least that make our copy
+right; the caller tells `written` when they are in etcd, or `doubt` when it cannot know.
+Keys of events are the remote's (`cilium/state/...`), keys of operations are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshnet.kvstore.api import Delete, Deleted, KeyValue, Operation, Put
+from meshnet.logic.admission import MAX_KEYS, Admission, Boundary, Claim, Unreadable
+from meshnet.mesh.claims import Kind
+
+
+class Replica:
+    """`refusals`: the remote's keys that are not believed -> why."""
+
+    def __init__(
+        self, boundary: Boundary, kinds: tuple[Kind, ...], *, max_keys: int = MAX_KEYS
+    ) -> None:
+        self.admission = Admission(boundary)
+        self.refusals: dict[str, str] = {}
+        self._max_keys = max_keys
+        self._values: dict[Kind, dict[str, bytes]] = {kind: {} for kind in kinds}
+        self._over: set[str] = set()
+        # By our key. None: it may or may not be there, with whatever value.
+        self._copied: dict[str, bytes | None] = {}
+        # The remote's keys to judge anew; a dict, for it keeps the order.
+        self._dirty: dict[str, Kind] = {}
+
+    @property
+    def starved(self) -> bool:
+        """Keys were left out for want of room, and now there is room: list again."""
+        crowded = {kind for kind, values in self._values.items() if len(values) >= self._max_keys}
+        return any(self._kind(key) not in crowded for key in self._over)
+
+    def copied(self, pairs: Iterable[KeyValue]) -> None:
+        """What our etcd has of this remote from before."""
+        self._copied |= {pair.key: pair.value for pair in pairs}
+
+    def relist(self, kind: Kind, pairs: Iterable[KeyValue]) -> None:
+        """Everything the remote has of one kind: what is not named is gone."""
+        found = {pair.key: pair.value for pair in pairs}
+        ours = (kind.exported_key(key) for key in self._copied if key.startswith(kind.cached))
+        known = [key for key in self.admission.keys if key.startswith(kind.exported)]
+        for key in {*known, *ours} - found.keys():
+            self._delete(kind, key)
+        for key, value in found.items():
+            self._put(kind, key, value)
+
+    def apply(self, kind: Kind, events: Iterable[KeyValue | Deleted]) -> None:
+        """What the remote wrote and deleted."""
+        for event in events:
+            if isinstance(event, Deleted):
+                self._delete(kind, event.key)
+            else:
+                self._put(kind, event.key, event.value)
+
+    def hold_to(self, boundary: Boundary) -> None:
+        """Judge by new records of ours."""
+        self._mark(self.admission.hold_to(boundary))
+
+    def operations(self) -> list[Operation]:
+        """What makes our copy right, deletions first; the caller must have it written."""
+        dirty, self._dirty = self._dirty, {}
+        deletes: list[Operation] = []
+        puts: list[Operation] = []
+        for key, kind in dirty.items():
+            ours, wanted = kind.cache_key(key), self._believed(kind, key)
+            if wanted is None and ours in self._copied:
+                deletes.append(Delete(ours))
+            elif wanted is not None and self._copied.get(ours) != wanted:
+                puts.append(Put(ours, wanted))
+        return deletes + puts
+
+    def written(self, operations: Iterable[Operation]) -> None:
+        """The operations are in our etcd."""
+        for operation in operations:
+            if isinstance(operation, Put):
+                self._copied[operation.key] = operation.value
+            else:
+                self._copied.pop(operation.key, None)
+
+    def doubt(self, operations: Iterable[Operation]) -> None:
+        """The operations may or may not be in our etcd: they are due again."""
+        for operation in operations:
+            self._copied[operation.key] = None
+            kind = next(k for k in self._values if operation.key.startswith(k.cached))
+            self._dirty[kind.exported_key(operation.key)] = kind
+
+    def believed(self) -> dict[Kind, list[Claim]]:
+        """What the remote says and is believed, by kind."""
+        return {
+            kind: [self.admission.claim(key) for key in values if key not in self.refusals]
+            for kind, values in self._values.items()
+        }
+
+    def _put(self, kind: Kind, key: str, value: bytes) -> None:
+        values = self._values[kind]
+        claim = kind.read(key, value)
+        self._over.discard(key)
+        if key not in values and len(values) >= self._max_keys:
+            self._over.add(key)
+            claim = Unreadable(f"more than {self._max_keys} keys under {kind.exported}")
+        if isinstance(claim, Unreadable):
+            values.pop(key, None)
+        else:
+            values[key] = value
+        self._mark(self.admission.put(key, claim))
+
+    def _delete(self, kind: Kind, key: str) -> None:
+        self._values[kind].pop(key, None)
+        self._over.discard(key)
+        self._mark({key, *self.admission.delete(key)})
+
+    def _mark(self, keys: Iterable[str]) -> None:
+        self._dirty |= {key: self._kind(key) for key in keys}
+
+    def _kind(self, key: str) -> Kind:
+        return next(kind for kind in self._values if key.startswith(kind.exported))
+
+    def _believed(self, kind: Kind, key: str) -> bytes | None:
+        """The value to copy, or None; remembers why not."""
+        reason = self.admission.reason(key) if key in self.admission.keys else None
+        if reason is None:
+            self.refusals.pop(key, None)
+            return self._values[kind].get(key)
+        self.refusals[key] = reason
+        return None
