@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* deliver_local: the last stage before an endpoint of this node.
+ *
+ * Stage: STAGE_DELIVER_LOCAL, from from_endpoint, from_underlay and from_tunnel.
+ * In:    a plain Ethernet frame; `scratch` names the endpoint and the verified sender.
+ * Out:   TC_ACT_REDIRECT into the endpoint's namespace, past the host's stack,
+ *        TC_ACT_SHOT with a row in `drops` and an event.
+ */
+#include "endpoint.h"
+#include "packet.h"
+#include "parse.h"
+
+/* Two endpoints are one router apart, however many nodes lie between them. */
+static __always_inline enum drop_reason
+take_hop(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct iphdr *ip4;
+	struct ipv6hdr *ip6;
+	__u32 sum;
+
+	if (pkt->family == ETH_P_IPV6) {
+		ip6 = packet_at(skb, ETH_HLEN, sizeof(*ip6));
+		if (!ip6)
+			return REFUSE(pkt, DROP_TRUNCATED);
+		if (ip6->hop_limit <= 1)
+			return REFUSE(pkt, DROP_TTL_EXCEEDED);
+		ip6->hop_limit--;
+		return DROP_NONE;
+	}
+	ip4 = packet_at(skb, ETH_HLEN, sizeof(*ip4));
+	if (!ip4)
+		return REFUSE(pkt, DROP_TRUNCATED);
+	if (ip4->ttl <= 1)
+		return REFUSE(pkt, DROP_TTL_EXCEEDED);
+	ip4->ttl--;
+	sum = ip4->check + bpf_htons(0x0100);	/* RFC 1141 */
+	ip4->check = sum + (sum >= 0xffff);
+	return DROP_NONE;
+}
+
+static __always_inline enum drop_reason
+address_frame(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ethhdr *frame = packet_at(skb, 0, sizeof(*frame));
+	int i;
+
+	if (!frame)
+		return REFUSE(pkt, DROP_TRUNCATED);
+	__builtin_memcpy(frame->h_dest, pkt->endpoint_mac, ETH_ALEN);
+#pragma unroll
+	for (i = 0; i < ETH_ALEN; i++)
+		frame->h_source[i] = CFG->gateway_mac[i];
+	return DROP_NONE;
+}
+
+int deliver_local(struct __sk_buff *skb)
+{
+	struct packet *pkt = packet_current();
+	enum drop_reason reason = DROP_NONE;
+
+	if (!pkt)
+		return TC_ACT_SHOT;
+	if (!(pkt->endpoint_flags & ENDPOINT_READY))
+		reason = REFUSE(pkt, DROP_ENDPOINT_NOT_READY);
+	if (!reason)
+		reason = take_hop(skb, pkt);
+	if (!reason)
+		reason = address_frame(skb, pkt);
+	if (reason)
+		return packet_drop(skb, pkt, reason);
+
+	endpoint_saw(pkt->endpoint_id, pkt->source_identity);
+	count(COUNTER_DELIVERED, skb->len);
+	return bpf_redirect_peer(pkt->ifindex, 0);
+}

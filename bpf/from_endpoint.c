@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* from_endpoint: the first program a packet meets after it left an endpoint.
+ *
+ * Hook: tcx ingress on the host side of the endpoint's veth; one program for all of them.
+ * In:   an Ethernet frame the endpoint sent.
+ * Out:  STAGE_DELIVER_LOCAL or STAGE_ENCAPSULATE when the mesh has the destination,
+ *       TC_ACT_OK to the host's stack when the node itself or the world has it,
+ *       TC_ACT_SHOT with a row in `drops` and an event.
+ */
+#include "address.h"
+#include "endpoint.h"
+#include "ipcache.h"
+#include "packet.h"
+#include "parse.h"
+
+enum way { WAY_STACK, WAY_LOCAL, WAY_TUNNEL };
+
+/* Neighbour discovery and the like: it lives on one link and the stack never forwards it. */
+static __always_inline bool
+stays_on_link(const struct packet *pkt)
+{
+	return (address_is_none(&pkt->source) || address_is_link_local(&pkt->source)) &&
+	       (address_is_link_local(&pkt->destination) ||
+		address_is_multicast(&pkt->destination));
+}
+
+static __always_inline enum drop_reason
+check_source(struct packet *pkt, __u32 ifindex)
+{
+	const struct endpoint *self = endpoint_of_interface(ifindex);
+
+	if (!self)
+		return REFUSE(pkt, DROP_UNKNOWN_ENDPOINT);
+	pkt->source_identity = self->identity;
+	if (stays_on_link(pkt))
+		return DROP_NONE;
+	if (!endpoint_has(self, &pkt->source))
+		return REFUSE(pkt, DROP_INVALID_SOURCE);
+	if (!(self->flags & ENDPOINT_READY))
+		return REFUSE(pkt, DROP_ENDPOINT_NOT_READY);
+	return DROP_NONE;
+}
+
+static __always_inline enum drop_reason
+choose_way(struct packet *pkt, enum way *way)
+{
+	const struct ipcache *row;
+
+	*way = WAY_STACK;
+	if (stays_on_link(pkt) || address_is_own(&pkt->destination))
+		return DROP_NONE;
+	if (endpoint_choose(pkt)) {
+		*way = WAY_LOCAL;
+		return DROP_NONE;
+	}
+	row = ipcache_lookup(&pkt->destination);
+	pkt->destination_identity = row ? row->identity : IDENTITY_WORLD;
+	if (row && row->node_index) {
+		pkt->node_index = row->node_index;
+		*way = WAY_TUNNEL;
+		return DROP_NONE;
+	}
+	if (!row && pod_cidr_owner(&pkt->destination))
+		return REFUSE(pkt, DROP_UNKNOWN_DESTINATION);
+	return DROP_NONE;
+}
+
+/* What leaves by the stack may get this node's address, and with it the trust of others. */
+static __always_inline enum drop_reason
+check_nesting(struct packet *pkt)
+{
+	if (pkt->protocol == IPPROTO_UDP && !pkt->later_fragment &&
+	    pkt->destination_port == CFG->vxlan_port)
+		return REFUSE(pkt, DROP_NESTED_ENCAPSULATION);
+	return DROP_NONE;
+}
+
+int from_endpoint(struct __sk_buff *skb)
+{
+	struct packet *pkt = packet_begin(DIRECTION_EGRESS);
+	enum drop_reason reason;
+	enum way way;
+
+	if (!pkt)
+		return TC_ACT_SHOT;
+	if (skb->vlan_present)
+		return packet_drop(skb, pkt, REFUSE(pkt, DROP_UNSUPPORTED_L3));
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+
+	reason = parse_packet(skb, pkt, skb->protocol, ETH_HLEN);
+	if (!reason)
+		reason = check_source(pkt, skb->ifindex);
+	if (!reason)
+		reason = choose_way(pkt, &way);
+	if (!reason && way == WAY_STACK)
+		reason = check_nesting(pkt);
+	if (reason)
+		return packet_drop(skb, pkt, reason);
+
+	if (way == WAY_LOCAL)
+		return packet_continue(skb, pkt, STAGE_DELIVER_LOCAL);
+	if (way == WAY_TUNNEL)
+		return packet_continue(skb, pkt, STAGE_ENCAPSULATE);
+	count(COUNTER_TO_STACK, skb->len);
+	return TC_ACT_OK;
+}

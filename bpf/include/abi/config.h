@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* Layout of `config`: the constants of this node. Frozen before a program loads, so the
+ * verifier knows every value and removes what this node does not use.
+ * Reader: all programs, as CFG.  Writer: generation.py, once a generation.
+ */
+#pragma once
+#include "address.h"
+
+struct config {
+	struct address underlay_ipv4;	/* our outer addresses; zero: no such underlay */
+	struct address underlay_ipv6;
+	struct address gateway_ipv4;	/* the node's own addresses inside its PodCIDRs */
+	struct address gateway_ipv6;
+	__u32 cluster_id;
+	__u32 underlay_ifindex;
+	__u32 vxlan_ifindex;
+	__u16 vxlan_port;		/* host order */
+	__u8 gateway_mac[6];		/* host side of every endpoint's veth */
+};
+_Static_assert(sizeof(struct config) == 84, "config is ABI");

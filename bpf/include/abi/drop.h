@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* Why a packet was refused: the one list. Python's enum, the texts of `meshnet drops` and
+ * docs/reference/drop-reasons.md are generated from it. Numbers are never used again.
+ */
+#pragma once
+#include <linux/types.h>
+
+enum drop_reason {
+	DROP_NONE = 0, /* not refused */
+	DROP_UNKNOWN_ENDPOINT = 1, /* the interface it came from belongs to no endpoint */
+	DROP_INVALID_SOURCE = 2, /* the source address is not the sender's own */
+	DROP_UNSUPPORTED_L3 = 3, /* neither IPv4 nor IPv6, or tagged with a VLAN */
+	DROP_TRUNCATED = 4, /* it ends before its headers do */
+	DROP_MALFORMED = 5, /* version, header length or total length cannot be right */
+	DROP_EXTENSION_HEADERS = 6, /* more IPv6 extension headers than are followed */
+	DROP_NESTED_ENCAPSULATION = 7, /* an endpoint tried to speak the tunnel's protocol to the underlay */
+	DROP_UNKNOWN_DESTINATION = 8, /* an address of a node's PodCIDR that no known endpoint has */
+	DROP_UNKNOWN_NODE = 9, /* the node that has the destination is not known any more */
+	DROP_NO_UNDERLAY_ADDRESS = 10, /* this node has no outer address of the other node's IP version */
+	DROP_PACKET_TOO_BIG = 11, /* larger than the path to the other node carries, outer headers included */
+	DROP_ENCAPSULATION_FAILED = 12, /* the kernel could not make room for the outer headers */
+	DROP_DECAPSULATION_FAILED = 13, /* the kernel could not take the outer headers away */
+	DROP_TAIL_CALL_MISSED = 14, /* a stage of the dataplane is not loaded */
+	DROP_TTL_EXCEEDED = 15, /* the TTL or hop limit ended here */
+	DROP_ENDPOINT_NOT_READY = 16, /* the endpoint's identity is not known everywhere yet */
+	DROP_OUTER_TRUNCATED = 17, /* a tunnelled packet that ends inside its outer headers */
+	DROP_OUTER_MALFORMED = 18, /* a VXLAN header without a VNI */
+	DROP_NO_TUNNEL_KEY = 19, /* it came by the tunnel device without a tunnel's metadata */
+	DROP_UNKNOWN_OUTER_SOURCE = 20, /* tunnelled by an address that is no known node's */
+	DROP_FOREIGN_IDENTITY = 21, /* an identity of another cluster than the sending node's */
+	DROP_INVALID_IDENTITY = 22, /* a number that is no identity anyone could have */
+	DROP_SOURCE_NOT_OF_NODE = 23, /* the inner source is outside the sending node's PodCIDRs */
+	DROP_IDENTITY_HOST = 24, /* identity host, which never travels */
+	DROP_IDENTITY_WORLD = 25, /* identity world, which nobody may tunnel to us */
+	DROP_IDENTITY_HEALTH = 26, /* identity health from an address that is not known for it */
+	DROP_IDENTITY_INGRESS = 27, /* identity ingress from an address that is not known for it */
+	DROP_REMOTE_NODE_SOURCE = 28, /* identity remote-node from an inner source that is no address of that node */
+	DROP_NOT_OURS = 29, /* tunnelled to us, but the inner destination is not here */
+};
+
+enum direction {
+	DIRECTION_EGRESS = 0,	/* on the way from an endpoint */
+	DIRECTION_INGRESS = 1,	/* on the way to one */
+	DIRECTION_COUNT = 2,
+};
+
+/* A row of `drops` (index reason * DIRECTION_COUNT + direction) and of `counters`. */
+struct count {
+	__u64 packets;
+	__u64 bytes;
+};
+_Static_assert(sizeof(struct count) == 16, "count is ABI");

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* What the stages know of the packet in hand: one slot a CPU (`scratch`), written by the
+ * first stage and read by those it tail-calls. A tc program is not preempted by another on
+ * its CPU, except on PREEMPT_RT, which is therefore not supported.
+ */
+#pragma once
+#include "address.h"
+#include "event.h"
+
+/* Index of `stages`, the prog array of a generation. */
+enum stage {
+	STAGE_DELIVER_LOCAL = 0,
+	STAGE_ENCAPSULATE = 1,
+	STAGE_COUNT = 2,
+};
+
+struct packet {
+	struct address source;
+	struct address destination;
+	struct address outer_source;	/* zero: not tunnelled */
+	__u64 file[2];			/* where it was refused */
+	__u32 line;
+	__u32 direction;		/* enum direction */
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u32 vni;
+	__u32 node_index;		/* STAGE_ENCAPSULATE: the tunnel's end */
+	__u32 ifindex;			/* STAGE_DELIVER_LOCAL: this endpoint */
+	__u32 endpoint_id;
+	__u32 l4_offset;		/* from the Ethernet header */
+	__u16 source_port;		/* host order */
+	__u16 destination_port;
+	__u16 family;			/* ETH_P_IP or ETH_P_IPV6, host order */
+	__u8 protocol;			/* IPPROTO_*, extension headers skipped */
+	__u8 later_fragment;		/* no L4 header in here */
+	__u16 endpoint_flags;
+	__u8 endpoint_mac[6];
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct packet) == 120, "packet is ABI");

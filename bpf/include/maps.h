@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* Every map of the dataplane, as C sees it. Shapes and sizes: meshnet/dataplane/schema.py.
+ *
+ * name                  key -> value                        writer    lives
+ * config                0 -> struct config                  agent     as the generation
+ * stages                enum stage -> program               agent     as the generation
+ * scratch               0 -> struct packet, per CPU         programs  as the pins
+ * endpoints             ifindex -> struct endpoint          agent     as the pins
+ * endpoints_by_address  struct address -> struct endpoint   agent     as the pins
+ * ipcache               struct address -> struct ipcache    agent     as the pins
+ * ipcache_prefix        struct prefix -> struct ipcache     agent     as the pins
+ * nodes                 index -> struct node                agent     as the pins
+ * node_by_address       struct address -> index             agent     as the pins
+ * pod_cidrs             struct prefix -> owner of a node    agent     as the pins
+ * drops                 reason, direction -> struct count   programs  as the pins
+ * counters              enum counter -> struct count        programs  as the pins
+ * seen_identities       struct seen_key -> packets (LRU)    programs  as the pins
+ * events                ring of struct event                programs  as the pins
+ * event_buckets         reason -> struct event_bucket       programs  as the pins
+ */
+#pragma once
+#include "compiler.h"
+#include "abi/drop.h"
+#include "abi/endpoint.h"
+#include "abi/event.h"
+#include "abi/ipcache.h"
+#include "abi/node.h"
+#include "abi/packet.h"

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* The packet in hand: its state between stages, and how a step refuses it.
+ *
+ * Every step answers an enum drop_reason; DROP_NONE means "go on". A step refuses with
+ * `return REFUSE(pkt, reason)`, which notes file and line, and the program's one exit for
+ * refusals is packet_drop: it counts every drop, and sends an event for as many as the
+ * token bucket of its reason and CPU lets through.
+ *
+ * Maps: scratch, counters, drops, event_buckets, events.  Layout: abi/packet.h, abi/drop.h.
+ */
+#pragma once
+#include "maps.h"
+
+#define REFUSE(pkt, reason) refuse(pkt, reason, FILE_WORD(0), FILE_WORD(8), __LINE__)
+
+static __always_inline enum drop_reason
+refuse(struct packet *pkt, enum drop_reason reason, __u64 file0, __u64 file1, __u32 line)
+{
+	pkt->file[0] = file0;
+	pkt->file[1] = file1;
+	pkt->line = line;
+	return reason;
+}
+
+/* The state that an earlier stage left. NULL cannot be: the map has this one slot. */
+static __always_inline struct packet *
+packet_current(void)
+{
+	__u32 slot = 0;
+
+	return bpf_map_lookup_elem(MAP(scratch), &slot);
+}
+
+/* The state for a packet that just arrived. */
+static __always_inline struct packet *
+packet_begin(enum direction direction)
+{
+	struct packet *pkt = packet_current();
+
+	if (pkt) {
+		__builtin_memset(pkt, 0, sizeof(*pkt));
+		pkt->direction = direction;
+	}
+	return pkt;
+}
+
+/* `length` bytes at `offset`, pulled into the linear part when they are not there yet.
+ * NULL: the packet is shorter. Pointers taken before are dead afterwards.
+ */
+static __always_inline void *
+packet_at(struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	void *data = (void *)(long)skb->data;
+	void *end = (void *)(long)skb->data_end;
+
+	if (data + offset + length > end) {
+		if (bpf_skb_pull_data(skb, offset + length))
+			return NULL;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		if (data + offset + length > end)
+			return NULL;
+	}
+	return data + offset;
+}
+
+static __always_inline void
+count(enum counter counter, __u32 bytes)
+{
+	__u32 index = counter;
+	struct count *row = bpf_map_lookup_elem(MAP(counters), &index);
+
+	if (row) {
+		row->packets++;
+		row->bytes += bytes;
+	}
+}
+
+static __always_inline bool
+event_allowed(enum drop_reason reason, __u64 now)
+{
+	__u32 index = reason;
+	struct event_bucket *bucket = bpf_map_lookup_elem(MAP(event_buckets), &index);
+	__u64 earned;
+
+	if (!bucket)
+		return false;
+	earned = (now - bucket->refilled_ns) / EVENT_INTERVAL_NS;
+	if (earned) {
+		bucket->tokens += earned;
+		bucket->refilled_ns = now;
+		if (bucket->tokens > EVENT_BURST)
+			bucket->tokens = EVENT_BURST;
+	}
+	if (!bucket->tokens)
+		return false;
+	bucket->tokens--;
+	return true;
+}
+
+static __always_inline void
+event_send(struct __sk_buff *skb, const struct packet *pkt, enum drop_reason reason)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct event *event;
+
+	if (!event_allowed(reason, now)) {
+		count(COUNTER_EVENTS_SUPPRESSED, skb->len);
+		return;
+	}
+	event = bpf_ringbuf_reserve(MAP(events), sizeof(*event), 0);
+	if (!event) {
+		count(COUNTER_EVENTS_LOST, skb->len);
+		return;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time_ns = now;
+	event->source = pkt->source;
+	event->destination = pkt->destination;
+	event->outer_source = pkt->outer_source;
+	event->file[0] = pkt->file[0];
+	event->file[1] = pkt->file[1];
+	event->line = pkt->line;
+	event->reason = reason;
+	event->direction = pkt->direction;
+	event->source_identity = pkt->source_identity;
+	event->destination_identity = pkt->destination_identity;
+	event->vni = pkt->vni;
+	event->ifindex = skb->ifindex;
+	event->length = skb->len;
+	event->source_port = pkt->source_port;
+	event->destination_port = pkt->destination_port;
+	event->protocol = pkt->protocol;
+	bpf_ringbuf_submit(event, 0);
+}
+
+static __always_inline int
+packet_drop(struct __sk_buff *skb, const struct packet *pkt, enum drop_reason reason)
+{
+	__u32 index = reason * DIRECTION_COUNT + pkt->direction;
+	struct count *row = bpf_map_lookup_elem(MAP(drops), &index);
+
+	if (row) {
+		row->packets++;
+		row->bytes += skb->len;
+	}
+	event_send(skb, pkt, reason);
+	return TC_ACT_SHOT;
+}
+
+/* Go on in another program of this generation. Comes back only when it is not loaded. */
+static __always_inline int
+packet_continue(struct __sk_buff *skb, struct packet *pkt, enum stage stage)
+{
+	bpf_tail_call_((__u64)MAP(stages), skb, stage);
+	return packet_drop(skb, pkt, REFUSE(pkt, DROP_TAIL_CALL_MISSED));
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* From bytes to struct packet: addresses, protocol, ports, of IPv4 and IPv6 alike.
+ *
+ * `offset` counts from the Ethernet header and is where the IP header begins, so the same
+ * functions read an endpoint's packet and the inner one of a tunnelled packet.
+ *
+ * Needs: address.h, packet.h.  Refuses: DROP_TRUNCATED, DROP_MALFORMED,
+ * DROP_EXTENSION_HEADERS, DROP_UNSUPPORTED_L3.
+ */
+#pragma once
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include "address.h"
+#include "packet.h"
+
+enum parse_limit {
+	IPV4_FRAGMENT_OFFSET = 0x1fff,
+	IPV6_FRAGMENT_OFFSET = 0xfff8,
+	IPV6_EXTENSIONS = 4,	/* Linux itself sends two at most */
+};
+
+/* RFC 8200 section 4: the first two bytes are common to all that are followed here. */
+struct extension {
+	__u8 next;
+	__u8 length;		/* in 8 bytes, without the first 8 */
+	__be16 fragment;	/* the fragment header's offset and flags */
+};
+
+static __always_inline enum drop_reason
+parse_ipv4(struct __sk_buff *skb, struct packet *pkt, __u32 offset)
+{
+	struct iphdr *ip = packet_at(skb, offset, sizeof(*ip));
+	__u32 total;
+
+	if (!ip)
+		return REFUSE(pkt, DROP_TRUNCATED);
+	total = bpf_ntohs(ip->tot_len);
+	if (ip->version != 4 || ip->ihl < 5 || total < ip->ihl * 4)
+		return REFUSE(pkt, DROP_MALFORMED);
+	if (total > skb->len - offset)
+		return REFUSE(pkt, DROP_TRUNCATED);
+
+	address_from_ipv4(&pkt->source, ip->saddr);
+	address_from_ipv4(&pkt->destination, ip->daddr);
+	pkt->family = ETH_P_IP;
+	pkt->protocol = ip->protocol;
+	pkt->later_fragment = (bpf_ntohs(ip->frag_off) & IPV4_FRAGMENT_OFFSET) != 0;
+	pkt->l4_offset = offset + ip->ihl * 4;
+	return DROP_NONE;
+}
+
+/* Follow the extension headers to what they hide. */
+static __always_inline enum drop_reason
+parse_extensions(struct __sk_buff *skb, struct packet *pkt, __u8 next, __u32 offset)
+{
+	struct extension extension;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < IPV6_EXTENSIONS; i++) {
+		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING &&
+		    next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
+			break;
+		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)))
+			return REFUSE(pkt, DROP_TRUNCATED);
+		offset += 8;
+		if (next != IPPROTO_FRAGMENT)
+			offset += extension.length * 8;
+		else if (bpf_ntohs(extension.fragment) & IPV6_FRAGMENT_OFFSET)
+			pkt->later_fragment = 1;
+		next = extension.next;
+		if (pkt->later_fragment)
+			break;
+	}
+	if (!pkt->later_fragment &&
+	    (next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS ||
+	     next == IPPROTO_FRAGMENT))
+		return REFUSE(pkt, DROP_EXTENSION_HEADERS);
+	pkt->protocol = next;
+	pkt->l4_offset = offset;
+	return DROP_NONE;
+}
+
+static __always_inline enum drop_reason
+parse_ipv6(struct __sk_buff *skb, struct packet *pkt, __u32 offset)
+{
+	struct ipv6hdr *ip = packet_at(skb, offset, sizeof(*ip));
+
+	if (!ip)
+		return REFUSE(pkt, DROP_TRUNCATED);
+	if (ip->version != 6)
+		return REFUSE(pkt, DROP_MALFORMED);
+	if (bpf_ntohs(ip->payload_len) + sizeof(*ip) > skb->len - offset)
+		return REFUSE(pkt, DROP_TRUNCATED);
+
+	__builtin_memcpy(&pkt->source, &ip->saddr, sizeof(pkt->source));
+	__builtin_memcpy(&pkt->destination, &ip->daddr, sizeof(pkt->destination));
+	/* ::ffff:a.b.c.d never is on the wire (RFC 6890); here it would pass for IPv4 */
+	if (address_is_ipv4(&pkt->source) || address_is_ipv4(&pkt->destination))
+		return REFUSE(pkt, DROP_MALFORMED);
+	pkt->family = ETH_P_IPV6;
+	return parse_extensions(skb, pkt, ip->nexthdr, offset + sizeof(*ip));
+}
+
+/* Ports tell an operator what was dropped, and give an encapsulated VXLAN away. */
+static __always_inline enum drop_reason
+parse_ports(struct __sk_buff *skb, struct packet *pkt)
+{
+	__be16 ports[2];
+
+	if (pkt->later_fragment ||
+	    (pkt->protocol != IPPROTO_TCP && pkt->protocol != IPPROTO_UDP))
+		return DROP_NONE;
+	if (bpf_skb_load_bytes(skb, pkt->l4_offset, ports, sizeof(ports)))
+		return REFUSE(pkt, DROP_TRUNCATED);
+	pkt->source_port = bpf_ntohs(ports[0]);
+	pkt->destination_port = bpf_ntohs(ports[1]);
+	return DROP_NONE;
+}
+
+/* The IP packet at `offset`, of the family that the Ethernet header before it names. */
+static __always_inline enum drop_reason
+parse_packet(struct __sk_buff *skb, struct packet *pkt, __be16 family, __u32 offset)
+{
+	enum drop_reason reason;
+
+	if (family == bpf_htons(ETH_P_IP))
+		reason = parse_ipv4(skb, pkt, offset);
+	else if (family == bpf_htons(ETH_P_IPV6))
+		reason = parse_ipv6(skb, pkt, offset);
+	else
+		reason = REFUSE(pkt, DROP_UNSUPPORTED_L3);
+	return reason ? reason : parse_ports(skb, pkt);
+}

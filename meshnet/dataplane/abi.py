@@ -1,0 +1,367 @@
+"""Generated from bpf/include/abi by `python -m meshnet.dataplane.abigen`: do not edit."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+
+HEADERS_SHA256 = "e90bbf051aef5cf25fac266f164ba8b0cceed1ac2f68a3d38b4c1f7105a30c49"
+
+
+class AddressLimit(enum.IntEnum):
+    V4_OFFSET = 96
+
+
+class DropReason(enum.IntEnum):
+    NONE = 0
+    UNKNOWN_ENDPOINT = 1
+    INVALID_SOURCE = 2
+    UNSUPPORTED_L3 = 3
+    TRUNCATED = 4
+    MALFORMED = 5
+    EXTENSION_HEADERS = 6
+    NESTED_ENCAPSULATION = 7
+    UNKNOWN_DESTINATION = 8
+    UNKNOWN_NODE = 9
+    NO_UNDERLAY_ADDRESS = 10
+    PACKET_TOO_BIG = 11
+    ENCAPSULATION_FAILED = 12
+    DECAPSULATION_FAILED = 13
+    TAIL_CALL_MISSED = 14
+    TTL_EXCEEDED = 15
+    ENDPOINT_NOT_READY = 16
+    OUTER_TRUNCATED = 17
+    OUTER_MALFORMED = 18
+    NO_TUNNEL_KEY = 19
+    UNKNOWN_OUTER_SOURCE = 20
+    FOREIGN_IDENTITY = 21
+    INVALID_IDENTITY = 22
+    SOURCE_NOT_OF_NODE = 23
+    IDENTITY_HOST = 24
+    IDENTITY_WORLD = 25
+    IDENTITY_HEALTH = 26
+    IDENTITY_INGRESS = 27
+    REMOTE_NODE_SOURCE = 28
+    NOT_OURS = 29
+
+
+class Direction(enum.IntEnum):
+    EGRESS = 0
+    INGRESS = 1
+    COUNT = 2
+
+
+class EndpointFlag(enum.IntEnum):
+    READY = 1
+
+
+class EventLimit(enum.IntEnum):
+    FILE_NAME = 16
+    BURST = 100
+    INTERVAL_NS = 10000000
+
+
+class Counter(enum.IntEnum):
+    DELIVERED = 0
+    ENCAPSULATED = 1
+    DECAPSULATED = 2
+    REASSEMBLED = 3
+    TO_STACK = 4
+    FROM_STACK = 5
+    EVENTS_SUPPRESSED = 6
+    EVENTS_LOST = 7
+    COUNT = 8
+
+
+class ReservedIdentity(enum.IntEnum):
+    UNKNOWN = 0
+    HOST = 1
+    WORLD = 2
+    HEALTH = 4
+    REMOTE_NODE = 6
+    INGRESS = 8
+
+
+class IdentityLimit(enum.IntEnum):
+    CLUSTER_SHIFT = 16
+    LOCAL_MASK = 65535
+    FIRST_LOCAL = 256
+
+
+class NodeLimit(enum.IntEnum):
+    POD_CIDRS = 4
+    GATEWAYS = 4
+
+
+class NodeFlag(enum.IntEnum):
+    PRESENT = 1
+    LOCAL = 2
+    IPV6_UNDERLAY = 4
+    MORE_POD_CIDRS = 8
+
+
+class Stage(enum.IntEnum):
+    DELIVER_LOCAL = 0
+    ENCAPSULATE = 1
+    COUNT = 2
+
+
+class Address(ctypes.Structure):
+    word: ctypes.Array[ctypes.c_uint32]
+    _fields_ = [
+        ("word", ctypes.c_uint32 * 4),
+    ]
+
+
+class Prefix(ctypes.Structure):
+    length: int
+    address: Address
+    _fields_ = [
+        ("length", ctypes.c_uint32),
+        ("address", Address),
+    ]
+
+
+class Block(ctypes.Structure):
+    network: Address
+    mask: Address
+    _fields_ = [
+        ("network", Address),
+        ("mask", Address),
+    ]
+
+
+class Config(ctypes.Structure):
+    underlay_ipv4: Address
+    underlay_ipv6: Address
+    gateway_ipv4: Address
+    gateway_ipv6: Address
+    cluster_id: int
+    underlay_ifindex: int
+    vxlan_ifindex: int
+    vxlan_port: int
+    gateway_mac: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("underlay_ipv4", Address),
+        ("underlay_ipv6", Address),
+        ("gateway_ipv4", Address),
+        ("gateway_ipv6", Address),
+        ("cluster_id", ctypes.c_uint32),
+        ("underlay_ifindex", ctypes.c_uint32),
+        ("vxlan_ifindex", ctypes.c_uint32),
+        ("vxlan_port", ctypes.c_uint16),
+        ("gateway_mac", ctypes.c_uint8 * 6),
+    ]
+
+
+class Count(ctypes.Structure):
+    packets: int
+    bytes: int
+    _fields_ = [
+        ("packets", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+    ]
+
+
+class Endpoint(ctypes.Structure):
+    ipv4: Address
+    ipv6: Address
+    ifindex: int
+    endpoint_id: int
+    identity: int
+    flags: int
+    mac: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("ipv4", Address),
+        ("ipv6", Address),
+        ("ifindex", ctypes.c_uint32),
+        ("endpoint_id", ctypes.c_uint32),
+        ("identity", ctypes.c_uint32),
+        ("flags", ctypes.c_uint16),
+        ("mac", ctypes.c_uint8 * 6),
+    ]
+
+
+class SeenKey(ctypes.Structure):
+    endpoint_id: int
+    identity: int
+    _fields_ = [
+        ("endpoint_id", ctypes.c_uint32),
+        ("identity", ctypes.c_uint32),
+    ]
+
+
+class Event(ctypes.Structure):
+    time_ns: int
+    source: Address
+    destination: Address
+    file: ctypes.Array[ctypes.c_uint64]
+    line: int
+    reason: int
+    direction: int
+    source_identity: int
+    destination_identity: int
+    ifindex: int
+    length: int
+    source_port: int
+    destination_port: int
+    protocol: int
+    vni: int
+    outer_source: Address
+    reserved: ctypes.Array[ctypes.c_uint64]
+    _fields_ = [
+        ("time_ns", ctypes.c_uint64),
+        ("source", Address),
+        ("destination", Address),
+        ("file", ctypes.c_uint64 * 2),
+        ("line", ctypes.c_uint32),
+        ("reason", ctypes.c_uint32),
+        ("direction", ctypes.c_uint32),
+        ("source_identity", ctypes.c_uint32),
+        ("destination_identity", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+        ("length", ctypes.c_uint32),
+        ("source_port", ctypes.c_uint16),
+        ("destination_port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint32),
+        ("vni", ctypes.c_uint32),
+        ("outer_source", Address),
+        ("reserved", ctypes.c_uint64 * 2),
+    ]
+
+
+class EventBucket(ctypes.Structure):
+    refilled_ns: int
+    tokens: int
+    _fields_ = [
+        ("refilled_ns", ctypes.c_uint64),
+        ("tokens", ctypes.c_uint64),
+    ]
+
+
+class Ipcache(ctypes.Structure):
+    identity: int
+    node_index: int
+    _fields_ = [
+        ("identity", ctypes.c_uint32),
+        ("node_index", ctypes.c_uint32),
+    ]
+
+
+class Node(ctypes.Structure):
+    outer: Address
+    gateways: ctypes.Array[Address]
+    pod_cidrs: ctypes.Array[Block]
+    gateway_count: int
+    pod_cidr_count: int
+    cluster_id: int
+    owner: int
+    flags: int
+    path_mtu: int
+    _fields_ = [
+        ("outer", Address),
+        ("gateways", Address * 4),
+        ("pod_cidrs", Block * 4),
+        ("gateway_count", ctypes.c_uint32),
+        ("pod_cidr_count", ctypes.c_uint32),
+        ("cluster_id", ctypes.c_uint32),
+        ("owner", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("path_mtu", ctypes.c_uint32),
+    ]
+
+
+class Packet(ctypes.Structure):
+    source: Address
+    destination: Address
+    outer_source: Address
+    file: ctypes.Array[ctypes.c_uint64]
+    line: int
+    direction: int
+    source_identity: int
+    destination_identity: int
+    vni: int
+    node_index: int
+    ifindex: int
+    endpoint_id: int
+    l4_offset: int
+    source_port: int
+    destination_port: int
+    family: int
+    protocol: int
+    later_fragment: int
+    endpoint_flags: int
+    endpoint_mac: ctypes.Array[ctypes.c_uint8]
+    reserved: int
+    _fields_ = [
+        ("source", Address),
+        ("destination", Address),
+        ("outer_source", Address),
+        ("file", ctypes.c_uint64 * 2),
+        ("line", ctypes.c_uint32),
+        ("direction", ctypes.c_uint32),
+        ("source_identity", ctypes.c_uint32),
+        ("destination_identity", ctypes.c_uint32),
+        ("vni", ctypes.c_uint32),
+        ("node_index", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+        ("endpoint_id", ctypes.c_uint32),
+        ("l4_offset", ctypes.c_uint32),
+        ("source_port", ctypes.c_uint16),
+        ("destination_port", ctypes.c_uint16),
+        ("family", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("later_fragment", ctypes.c_uint8),
+        ("endpoint_flags", ctypes.c_uint16),
+        ("endpoint_mac", ctypes.c_uint8 * 6),
+        ("reserved", ctypes.c_uint32),
+    ]
+
+
+SIZES: dict[type[ctypes.Structure], int] = {
+    Address: 16,
+    Prefix: 20,
+    Block: 32,
+    Config: 84,
+    Count: 16,
+    Endpoint: 52,
+    SeenKey: 8,
+    Event: 128,
+    EventBucket: 16,
+    Ipcache: 8,
+    Node: 232,
+    Packet: 120,
+}
+
+DROP_TEXTS: dict[DropReason, str] = {
+    DropReason.NONE: 'not refused',
+    DropReason.UNKNOWN_ENDPOINT: 'the interface it came from belongs to no endpoint',
+    DropReason.INVALID_SOURCE: "the source address is not the sender's own",
+    DropReason.UNSUPPORTED_L3: 'neither IPv4 nor IPv6, or tagged with a VLAN',
+    DropReason.TRUNCATED: 'it ends before its headers do',
+    DropReason.MALFORMED: 'version, header length or total length cannot be right',
+    DropReason.EXTENSION_HEADERS: 'more IPv6 extension headers than are followed',
+    DropReason.NESTED_ENCAPSULATION: "an endpoint tried to speak the tunnel's protocol to the underlay",
+    DropReason.UNKNOWN_DESTINATION: "an address of a node's PodCIDR that no known endpoint has",
+    DropReason.UNKNOWN_NODE: 'the node that has the destination is not known any more',
+    DropReason.NO_UNDERLAY_ADDRESS: "this node has no outer address of the other node's IP version",
+    DropReason.PACKET_TOO_BIG: 'larger than the path to the other node carries, outer headers included',
+    DropReason.ENCAPSULATION_FAILED: 'the kernel could not make room for the outer headers',
+    DropReason.DECAPSULATION_FAILED: 'the kernel could not take the outer headers away',
+    DropReason.TAIL_CALL_MISSED: 'a stage of the dataplane is not loaded',
+    DropReason.TTL_EXCEEDED: 'the TTL or hop limit ended here',
+    DropReason.ENDPOINT_NOT_READY: "the endpoint's identity is not known everywhere yet",
+    DropReason.OUTER_TRUNCATED: 'a tunnelled packet that ends inside its outer headers',
+    DropReason.OUTER_MALFORMED: 'a VXLAN header without a VNI',
+    DropReason.NO_TUNNEL_KEY: "it came by the tunnel device without a tunnel's metadata",
+    DropReason.UNKNOWN_OUTER_SOURCE: "tunnelled by an address that is no known node's",
+    DropReason.FOREIGN_IDENTITY: "an identity of another cluster than the sending node's",
+    DropReason.INVALID_IDENTITY: 'a number that is no identity anyone could have',
+    DropReason.SOURCE_NOT_OF_NODE: "the inner source is outside the sending node's PodCIDRs",
+    DropReason.IDENTITY_HOST: 'identity host, which never travels',
+    DropReason.IDENTITY_WORLD: 'identity world, which nobody may tunnel to us',
+    DropReason.IDENTITY_HEALTH: 'identity health from an address that is not known for it',
+    DropReason.IDENTITY_INGRESS: 'identity ingress from an address that is not known for it',
+    DropReason.REMOTE_NODE_SOURCE: 'identity remote-node from an inner source that is no address of that node',
+    DropReason.NOT_OURS: 'tunnelled to us, but the inner destination is not here',
+}

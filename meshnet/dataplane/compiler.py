@@ -1,0 +1,75 @@
+"""bpf/*.c -> bytecode, by BCC as a compiler only. Runs as a child process of its own.
+
+    python -m meshnet.dataplane.compiler DIRECTORY
+
+writes the artifact for the present sources into DIRECTORY and prints its path; one that is
+there already is left alone. BCC's LLVM may end the process without an exception, changes
+the working directory and cannot compile in two threads, so nobody else imports this module:
+`artifact.produce` starts it and reads its standard error.
+
+docs/design/0001-bcc-as-a-compiler.md has the reasons.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+import sysconfig
+from pathlib import Path
+
+from meshnet.dataplane import artifact
+from meshnet.dataplane.schema import PROGRAMS, placeholders
+
+
+def _flags() -> list[str]:
+    """What is left out of the digest: where this machine keeps its uapi headers."""
+    triplet = sysconfig.get_config_var("MULTIARCH")
+    return [
+        *artifact.FLAGS,
+        f"-I{artifact.SOURCE / 'include'}",
+        *(f"-DFD_{name}={number:#x}" for name, number in placeholders().items()),
+        *("-idirafter", f"/usr/include/{triplet}", "-idirafter", "/usr/include"),
+    ]
+
+
+def _compile(program: str) -> bytes:
+    """The instructions of bpf/<program>.c. BCC prints its complaints on standard error."""
+    import bcc
+    from bcc.libbcc import lib
+
+    source = artifact.SOURCE / f"{program}.c"
+    # BCC calls every main file /virtual/main.c, and drop events name the file
+    text = f'#line 1 "{source.name}"\n{source.read_text()}'
+    module = bcc.BPF(text=text, cflags=_flags())
+    name = program.encode()
+    size = lib.bpf_function_size(module.module, name)
+    start = lib.bpf_function_start(module.module, name)
+    if not size:
+        raise SystemExit(f"bpf/{program}.c has no function {program}")
+    return ctypes.string_at(start, size)
+
+
+def _versions() -> dict[str, str]:
+    """Who compiled it: BCC, and the LLVM that its library is linked to."""
+    import bcc
+
+    llvm = re.search(r"libLLVM-([\w.]+?)\.so", Path("/proc/self/maps").read_text())
+    return {"bcc": bcc.__version__, "llvm": llvm.group(1) if llvm else "static"}
+
+
+def main(directory: Path) -> None:
+    wanted = directory.resolve() / artifact.file_name(artifact.source_digest())
+    if not wanted.exists():
+        os.environ["BCC_KERNEL_SOURCE"] = str(artifact.SOURCE / "stub")
+        programs = {}
+        for program in PROGRAMS:
+            print(f"compiling {program}.c", file=sys.stderr, flush=True)
+            programs[program] = _compile(program)
+        artifact.write(wanted, programs, compiler=_versions())
+    print(wanted)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
