@@ -7,7 +7,7 @@ Two implementations pass one contract suite (tests/contract/test_kvstore.py):
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import attrs
@@ -108,7 +108,7 @@ class KV(Protocol):
     async def list(self, prefix: str) -> Listing:
         """Everything under `prefix` at one revision; paged inside, any size."""
 
-    def watch(self, prefix: str, *, after: int, store: int = 0) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, *, after: int, store: int = 0) -> AsyncGenerator[Batch, None]:
         """Every change under `prefix` after revision `after`, gap-free, until cancelled.
 
         `after` and `store` come from a Listing (store 0: not checked), or `after` is the

@@ -7,7 +7,7 @@ failed and its watcher loses events.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import etcd3.etcdrpc as pb
@@ -81,7 +81,9 @@ class EtcdKV:
         response = await self._ask("kv", "Range", request)
         return int(response.header.revision)
 
-    async def watch(self, prefix: str, *, after: int, store: int = 0) -> AsyncIterator[Batch]:
+    async def watch(
+        self, prefix: str, *, after: int, store: int = 0
+    ) -> AsyncGenerator[Batch, None]:
         while True:
             async with self._connections.borrow() as connection:
                 stream = self._stream(connection)

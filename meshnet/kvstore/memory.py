@@ -12,7 +12,7 @@ import bisect
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
 import attrs
 
@@ -77,7 +77,9 @@ class MemoryKV:
         pairs = (self._pairs[key] for key in sorted(self._under(prefix)))
         return Listing(self._revision, tuple(pairs), self.STORE)
 
-    async def watch(self, prefix: str, *, after: int, store: int = 0) -> AsyncIterator[Batch]:
+    async def watch(
+        self, prefix: str, *, after: int, store: int = 0
+    ) -> AsyncGenerator[Batch, None]:
         self._admit(prefix)
         connection = self._connection
         if store not in (0, self.STORE) or after > self._revision:
