@@ -21,7 +21,7 @@ from meshnet.errors import PermissionRefused, Refused
 from meshnet.gateway.callers import Caller, Callers
 from meshnet.gateway.filter import Exports
 from meshnet.gateway.relay import WatchRelay
-from meshnet.gateway.upstream import Member, Upstream
+from meshnet.kvstore.channel import Connection, Connections
 from meshnet.model.remote import Remote
 from meshnet.pki.certificate import Authority, Certificate, Profile
 from meshnet.pki.store import PkiStore
@@ -49,10 +49,10 @@ _OPTIONS = (
 class Gateway:
     """One node's gateway. `set_remotes` may be called before and after `start`."""
 
-    def __init__(self, cluster: str, pki: PkiStore, upstream: Upstream) -> None:
+    def __init__(self, cluster: str, pki: PkiStore, etcd: Connections) -> None:
         self._cluster = cluster
         self._pki = pki
-        self._upstream = upstream
+        self._etcd = etcd
         self._exports = Exports.of(cluster)
         self._callers = Callers(cluster, Certificate.parse(pki.ca(Authority.MESH)))
         self._relays: dict[str, set[WatchRelay]] = defaultdict(set)
@@ -113,41 +113,44 @@ class Gateway:
         if refusal is not None:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"meshnet gateway: {refusal}")
         request.DiscardUnknownFields()
-        member = self._upstream.member()
-        try:
-            return await member.kv.Range(request, timeout=_timeout_s(context))
-        except grpc.aio.AioRpcError as error:
-            await self._pass_on(error, member, context)
-            raise
+        async with self._etcd.borrow() as connection:
+            try:
+                return await connection.kv.Range(request, timeout=_timeout_s(context))
+            except grpc.aio.AioRpcError as error:
+                await self._pass_on(error, connection, context)
+                raise
 
     async def _watch(self, _: object, context: grpc.aio.ServicerContext) -> None:
-        caller = await self._admit(context)
-        streams = self._relays[caller.cluster]
-        if len(streams) >= MAX_STREAMS:
-            reason = f"meshnet gateway: cluster {caller.cluster!r} has {MAX_STREAMS} streams open"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, reason)
-        member = self._upstream.member()
-        call = member.watch.Watch(metadata=_passed_on(context))
-        relay = WatchRelay(
-            exports=self._exports,
-            room=lambda: self._room(caller.cluster),
-            header=lambda: self._header(member),
-            downstream=context,
-            upstream=call,
-            eof=grpc.aio.EOF,
-        )
-        streams.add(relay)
-        try:
-            await self._relay(relay, caller, member, context)
-        finally:
-            streams.discard(relay)
-            call.cancel()
+        async with self._etcd.borrow() as connection:
+            # from here to the entry in `streams` nothing waits: who is removed is cut
+            caller = await self._admit(context)
+            streams = self._relays[caller.cluster]
+            if len(streams) >= MAX_STREAMS:
+                await context.abort(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"meshnet gateway: cluster {caller.cluster!r} has {MAX_STREAMS} streams open",
+                )
+            call = connection.watch.Watch(metadata=_passed_on(context))
+            relay = WatchRelay(
+                exports=self._exports,
+                room=lambda: self._room(caller.cluster),
+                header=lambda: self._header(connection),
+                downstream=context,
+                upstream=call,
+                eof=grpc.aio.EOF,
+            )
+            streams.add(relay)
+            try:
+                await self._relay(relay, caller, connection, context)
+            finally:
+                streams.discard(relay)
+                call.cancel()
 
     async def _relay(
         self,
         relay: WatchRelay,
         caller: Caller,
-        member: Member,
+        connection: Connection,
         context: grpc.aio.ServicerContext,
     ) -> None:
         """Run it, and turn the way it ended into a gRPC status."""
@@ -164,7 +167,7 @@ class Gateway:
             expiry.cancel()
         for failure in failures:
             if isinstance(failure, grpc.aio.AioRpcError):
-                await self._pass_on(failure, member, context)
+                await self._pass_on(failure, connection, context)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"meshnet gateway: {failure}")
 
     async def _admit(self, context: grpc.aio.ServicerContext) -> Caller:
@@ -181,18 +184,18 @@ class Gateway:
             return None
         return f"cluster {cluster!r} has {MAX_WATCHES} watches open"
 
-    async def _header(self, member: Member) -> etcdrpc.ResponseHeader:
+    async def _header(self, connection: Connection) -> etcdrpc.ResponseHeader:
         """etcd's own header: clients check the cluster id in every answer."""
         request = etcdrpc.RangeRequest(key=schema.HEARTBEAT.encode(), count_only=True)
-        answer = await member.kv.Range(request, timeout=RANGE_TIMEOUT_S)
+        answer = await connection.kv.Range(request, timeout=RANGE_TIMEOUT_S)
         return answer.header
 
     async def _pass_on(
-        self, error: grpc.aio.AioRpcError, member: Member, context: grpc.aio.ServicerContext
+        self, error: grpc.aio.AioRpcError, connection: Connection, context: grpc.aio.ServicerContext
     ) -> None:
         """Answer the caller what etcd answered us. Raises: it ends the call."""
         if error.code() is grpc.StatusCode.UNAVAILABLE:
-            self._upstream.failed(member)
+            self._etcd.failed(connection)
         await context.abort(error.code(), error.details() or "")
 
 

@@ -23,6 +23,7 @@ from meshnet.pki.certificate import (
     common_name,
     generate_key,
     load_key,
+    make_csr,
 )
 from meshnet.pki.store import PkiStore
 
@@ -134,6 +135,12 @@ class Signer:
         """Sign with the CA that the subject's profile belongs to. Raises Refused: bad CSR."""
         authority = self.authority(subject.profile.authority)
         return authority.sign(SigningRequest.parse(csr), subject, lifetime=lifetime, now=now)
+
+    def enrol(self, store: PkiStore, subject: Subject, *, lifetime: timedelta = LIFETIME) -> None:
+        """Give this very node a certificate: key, signature and files, all at home."""
+        csr = make_csr(store.ensure_key(subject.profile), subject.node)
+        certificate = self.sign(csr, subject, lifetime=lifetime)
+        store.save_certificate(subject.profile, certificate.pem)
 
 
 def _builder(
