@@ -18,20 +18,17 @@ from meshnet.errors import CapabilityMissing, Timeout
 from meshnet.host.mount import mounts
 
 KILL_TIMEOUT_S = 5.0
+MISSING = (
+    "cgroup v2 is not mounted: boot with systemd.unified_cgroup_hierarchy=1, or "
+    "`mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`"
+)
 
 
 def hierarchy() -> Path:
-    """The mount point of cgroup v2.
-
-    Raises:
-        CapabilityMissing: it is not mounted.
-    """
+    """The mount point of cgroup v2. Raises CapabilityMissing where it is not mounted."""
     found = find_hierarchy()
     if found is None:
-        raise CapabilityMissing(
-            "cgroup v2 is not mounted: boot with systemd.unified_cgroup_hierarchy=1, or "
-            "`mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`"
-        )
+        raise CapabilityMissing(MISSING)
     return found
 
 

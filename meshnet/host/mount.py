@@ -84,16 +84,14 @@ def bind(source: Path | str, target: Path | str, *, read_only: bool = False) -> 
         mount("none", target, flags=Flag.BIND | Flag.REMOUNT | Flag.READ_ONLY)
 
 
-def pivot_root(new: Path) -> None:
-    """Make `new`, a mount point, the root of this mount namespace; the old one goes away.
+def pivot_root(new: Path, old: Path) -> None:
+    """Make `new`, a mount point, the root of this mount namespace.
 
-    Source: pivot_root(2), the `pivot_root(".", ".")` form, which needs no directory to
-    put the old root in.
+    Args:
+        old: a directory below `new`, which then shows the old root until it is unmounted.
     """
-    os.chdir(new)
-    if _libc.pivot_root(b".", b"."):
+    if _libc.pivot_root(os.fsencode(new), os.fsencode(old)):
         _raise(new)
-    unmount(".", UMOUNT_DETACH)
     os.chdir("/")
 
 
