@@ -132,7 +132,8 @@ class WatchStream:
         """Cancel one watch; with the last one the stream ends."""
         subscription.closed = True
         watch_id = subscription.watch_id
-        if watch_id is not None and self._watches.pop(watch_id, None):
+        if watch_id is not None and watch_id in self._watches:
+            del self._watches[watch_id]
             cancel = pb.WatchCancelRequest(watch_id=watch_id)
             self._requests.put_nowait(pb.WatchRequest(cancel_request=cancel))
         if not self._watches and all(waiting.closed for waiting in self._creating):
