@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urlsplit
 
 import attrs
@@ -84,6 +86,29 @@ class Subject:
     node: str
     addresses: tuple[Address, ...] = ()
     dns_names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, profile: Profile, cluster: str, node: str, addresses: Iterable[Address]) -> Subject:
+        """A node's subject with the names that its profile wants.
+
+        etcd is also called by its own node; a signer is found by its role, not its address;
+        a mirror only calls, so nobody looks for its address.
+        """
+        listening = () if profile is Profile.MIRROR else tuple(addresses)
+        dns_names: tuple[str, ...] = ()
+        if profile is Profile.ETCD:
+            loopback = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+            listening = (*listening, *(a for a in loopback if a not in listening))
+            dns_names = ("localhost",)
+        elif profile is Profile.ENROLMENT:
+            dns_names = (enrolment_name(cluster),)
+        return cls(
+            profile=profile,
+            cluster=cluster,
+            node=node,
+            addresses=listening,
+            dns_names=dns_names,
+        )
 
     @property
     def uri(self) -> str:

@@ -1,0 +1,120 @@
+"""A new node's side of `cluster join`: ask, believe only what can be checked, keep."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from meshnet.enrolment.client import EnrolmentClient
+from meshnet.enrolment.messages import JoinNodeReply, JoinNodeRequest
+from meshnet.enrolment.nodes import NODE_PROFILES
+from meshnet.errors import Refused
+from meshnet.model import names
+from meshnet.model.addressing import Address
+from meshnet.model.token import TokenKind
+from meshnet.pki.ca import CertificateAuthority, Signer
+from meshnet.pki.certificate import (
+    LIFETIME,
+    Authority,
+    Certificate,
+    Profile,
+    SigningRequest,
+    Subject,
+    generate_key,
+    make_csr,
+)
+from meshnet.pki.store import PkiStore
+from meshnet.pki.token import JoinToken
+from meshnet.pki.verify import verify_ca, verify_peer
+
+
+async def join_cluster(
+    token: JoinToken,
+    pki: PkiStore,
+    *,
+    node: str,
+    addresses: tuple[Address, ...],
+    plan: bool = False,
+    lifetime: timedelta = LIFETIME,
+) -> JoinNodeReply:
+    """Become a node of the token's cluster: certificates and CAs are in `pki` afterwards.
+
+    The keys are written first, so a second try after a failure is the same claimant and
+    the token still good for it. With `plan` nothing is written and nothing used up.
+
+    Raises:
+        TokenRefused, Refused: the signer's reason, or an answer that does not hold.
+        Unreachable: no signer answers.
+    """
+    token.require(TokenKind.NODE)
+    names.rfc1123_label("node", node)
+    key_of = (lambda _: generate_key()) if plan else pki.ensure_key
+    csrs = {profile: make_csr(key_of(profile), node) for profile in NODE_PROFILES}
+    reply = await EnrolmentClient.of(token).join_node(
+        JoinNodeRequest(
+            secret=token.secret,
+            node=node,
+            addresses=addresses,
+            requests={profile: csr.decode() for profile, csr in csrs.items()},
+            plan=plan,
+        )
+    )
+    authorities = _check_authorities(token, reply)
+    if plan:
+        return reply
+    for profile, csr in csrs.items():
+        subject = Subject.of(profile, token.cluster, node, addresses)
+        certificate = Certificate.parse(reply.certificates.get(profile, "").encode())
+        _check_certificate(certificate, csr, subject, authorities)
+        pki.save_certificate(profile, certificate.pem)
+    for which, authority in authorities.items():
+        pki.save_ca(which, authority.pem)
+    pki.save_signers(reply.signers)
+    if reply.authority_keys:
+        _become_signer(pki, reply, token.cluster, node, addresses, lifetime)
+    return reply
+
+
+def _check_authorities(token: JoinToken, reply: JoinNodeReply) -> dict[Authority, Certificate]:
+    if (reply.cluster.name, reply.cluster.id) != (token.cluster, token.cluster_id):
+        raise Refused(
+            f"signer of cluster {token.cluster!r} answers for cluster {reply.cluster.name!r}"
+        )
+    authorities = {
+        which: verify_ca(reply.authorities.get(which, "").encode()) for which in Authority
+    }
+    if authorities[Authority.MESH].fingerprint != token.ca.fingerprint:
+        raise Refused(f"signer of cluster {token.cluster!r} names another mesh CA than the token")
+    return authorities
+
+
+def _check_certificate(
+    certificate: Certificate,
+    csr: bytes,
+    subject: Subject,
+    authorities: dict[Authority, Certificate],
+) -> None:
+    """What the signer sent must fit our key, and name us, before it replaces anything."""
+    for usage in subject.profile.usages:
+        verify_peer(certificate, authorities[subject.profile.authority], usage)
+    if certificate.key_fingerprint != SigningRequest.parse(csr).key_fingerprint:
+        raise Refused(f"signer answers with a {subject.profile} certificate for another key")
+    if certificate.subject != subject:
+        raise Refused(f"signer answers with a certificate for {', '.join(certificate.uris)}")
+
+
+def _become_signer(
+    pki: PkiStore,
+    reply: JoinNodeReply,
+    cluster: str,
+    node: str,
+    addresses: tuple[Address, ...],
+    lifetime: timedelta,
+) -> None:
+    node_ca, mesh_ca = (
+        CertificateAuthority.from_pem(pki.ca(which), reply.authority_keys.get(which, "").encode())
+        for which in Authority
+    )
+    signer = Signer(node_ca, mesh_ca)
+    signer.save(pki)
+    subject = Subject.of(Profile.ENROLMENT, cluster, node, addresses)
+    signer.enrol(pki, subject, lifetime=lifetime)

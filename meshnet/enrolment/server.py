@@ -1,0 +1,131 @@
+"""The enrolment port (4244/tcp) of a signer: TLS with server authentication only.
+
+A joiner has no certificate yet, so what it sends proves it: a token's secret, or a
+signature by the key of the certificate to be renewed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+
+from meshnet.enrolment.faults import status_of
+from meshnet.enrolment.inviter import Introduction, Inviter
+from meshnet.enrolment.messages import (
+    SERVICE,
+    JoinMeshRequest,
+    JoinNodeRequest,
+    RenewRequest,
+    decode,
+    encode,
+)
+from meshnet.enrolment.nodes import Contacts, NodeAdmission
+from meshnet.enrolment.probe import GatewayProbe
+from meshnet.enrolment.remotes import Remotes
+from meshnet.enrolment.roster import GatewaysOf, gateways_of
+from meshnet.enrolment.tokens import Tokens
+from meshnet.errors import MeshnetError
+from meshnet.kvstore.api import KV
+from meshnet.model.cluster import Cluster
+from meshnet.pki.ca import Signer
+from meshnet.pki.certificate import LIFETIME, Profile
+from meshnet.pki.store import PkiStore
+
+T = TypeVar("T")
+
+MAX_CALLS = 16
+"""At one time. Anybody may connect; nobody may fill the memory."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 << 10),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    # a second agent on the port must fail, not share it silently
+    ("grpc.so_reuseport", 0),
+)
+
+
+class EnrolmentServer:
+    """Carries requests to those who decide, and their refusals back."""
+
+    def __init__(self, admission: NodeAdmission, inviter: Inviter, pki: PkiStore) -> None:
+        self._admission = admission
+        self._inviter = inviter
+        self._pki = pki
+        self._server: grpc.aio.Server | None = None
+        self._log = structlog.get_logger(component="enrolment")
+
+    @classmethod
+    def of(
+        cls,
+        kv: KV,
+        cluster: Cluster,
+        pki: PkiStore,
+        contacts: Contacts,
+        *,
+        lifetime: timedelta = LIFETIME,
+        gateways: GatewaysOf = gateways_of,
+    ) -> EnrolmentServer:
+        """One for a signer, out of its PKI directory. Raises ConfigError: no CA keys there."""
+        signer = Signer.load(pki)
+        tokens = Tokens(kv, cluster)
+        introduction = Introduction(kv, cluster, signer.mesh.certificate, gateways)
+        return cls(
+            NodeAdmission(kv, cluster, signer, tokens, contacts, lifetime=lifetime),
+            Inviter(tokens, Remotes(kv), introduction, GatewayProbe(pki)),
+            pki,
+        )
+
+    async def start(self, addresses: Iterable[str]) -> tuple[int, ...]:
+        """Listen on each `host:port` (port 0: any) and answer the ports."""
+        handlers = {
+            "JoinNode": self._handler(JoinNodeRequest, self._admission.join),
+            "Renew": self._handler(RenewRequest, self._admission.renew),
+            "PlanMesh": self._handler(JoinMeshRequest, self._inviter.plan),
+            "PrepareMesh": self._handler(JoinMeshRequest, self._inviter.prepare),
+            "CommitMesh": self._handler(JoinMeshRequest, self._inviter.commit),
+            "AbortMesh": self._handler(JoinMeshRequest, self._inviter.abort),
+        }
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers),)
+        )
+        credentials = grpc.dynamic_ssl_server_credentials(self._tls(), self._tls)
+        ports = tuple(self._server.add_secure_port(address, credentials) for address in addresses)
+        await self._server.start()
+        return ports
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(grace=1)
+
+    def _tls(self) -> grpc.ServerCertificateConfiguration:
+        """Asked by grpc before every handshake: a renewed certificate is in use at once."""
+        certificate, key = self._pki.pair(Profile.ENROLMENT)
+        return grpc.ssl_server_certificate_configuration([(key, certificate)])
+
+    def _handler(
+        self, shape: type[T], decide: Callable[[T], Awaitable[object]]
+    ) -> grpc.RpcMethodHandler:
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            try:
+                request = decode(data, shape)
+                reply = await decide(request)
+            except MeshnetError as error:
+                self._log.warning(
+                    "enrolment refused",
+                    request=shape.__name__,
+                    peer=context.peer(),
+                    error=str(error),
+                )
+                await context.abort(status_of(error), str(error))
+                raise
+            self._log.info("enrolment", request=shape.__name__, peer=context.peer())
+            return encode(reply)
+
+        return grpc.unary_unary_rpc_method_handler(handle)
