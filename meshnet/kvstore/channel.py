@@ -8,7 +8,6 @@ the old one is closed when its last call is done.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -19,8 +18,6 @@ import etcd3.etcdrpc as pb
 import grpc
 
 from meshnet.errors import Compacted, ConfigError, Denied, LeaseLost, RegistryError, Unreachable
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a failed handshake is told as Unreachable
 
 MAX_MESSAGE = 64 << 20
 RELOAD_CHECK_S = 1.0
