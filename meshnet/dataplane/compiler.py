@@ -39,9 +39,7 @@ def _compile(program: str) -> bytes:
     import bcc
     from bcc.libbcc import lib
 
-    source = artifact.SOURCE / f"{program}.c"
-    # BCC calls every main file /virtual/main.c, and drop events name the file
-    text = f'#line 1 "{source.name}"\n{source.read_text()}'
+    text = _with_line_numbers(artifact.SOURCE / f"{program}.c")
     module = bcc.BPF(text=text, cflags=_flags())
     name = program.encode()
     size = lib.bpf_function_size(module.module, name)
@@ -49,6 +47,17 @@ def _compile(program: str) -> bytes:
     if not size:
         raise SystemExit(f"bpf/{program}.c has no function {program}")
     return ctypes.string_at(start, size)
+
+
+def _with_line_numbers(source: Path) -> str:
+    """Say again after each function's brace where we are, since drop events name file and line:
+    BCC calls the file /virtual/main.c and puts an attribute's line before every function."""
+    lines = [f'#line 1 "{source.name}"']
+    for number, line in enumerate(source.read_text().splitlines(), start=1):
+        lines.append(line)
+        if line == "{":
+            lines.append(f'#line {number + 1} "{source.name}"')
+    return "\n".join([*lines, ""])
 
 
 def _versions() -> dict[str, str]:

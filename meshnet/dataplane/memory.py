@@ -1,0 +1,290 @@
+"""The dataplane in process: it understands its rows and says what becomes of a packet.
+
+Agent tests run over it, and the randomised test of the real programs compares with it: the
+rules of bpf/include/{endpoint,ipcache,sender}.h once more, in the shortest Python.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
+from typing import Any, Literal
+
+import attrs
+
+from meshnet.dataplane.abi import DropReason
+from meshnet.errors import NotFound
+from meshnet.model.addressing import Address, Prefix, contains, host_prefix
+from meshnet.model.dataplane import (
+    DropCount,
+    DropEvent,
+    EndpointRow,
+    IpcacheRow,
+    MapUsage,
+    NodeConfig,
+    NodeRow,
+)
+from meshnet.model.identity import FIRST_LOCAL, ReservedIdentity, cluster_of
+
+LINK_LOCAL: Prefix = ip_network("fe80::/10")
+_REFUSED_RESERVED = {
+    ReservedIdentity.HOST: DropReason.IDENTITY_HOST,
+    ReservedIdentity.WORLD: DropReason.IDENTITY_WORLD,
+    ReservedIdentity.HEALTH: DropReason.IDENTITY_HEALTH,
+    ReservedIdentity.INGRESS: DropReason.IDENTITY_INGRESS,
+}
+
+
+@attrs.frozen
+class Fate:
+    """What becomes of a packet."""
+
+    way: Literal["stack", "local", "tunnel", "drop"]
+    ifindex: int | None = None
+    """local: of the endpoint that gets it."""
+    node: Address | None = None
+    """tunnel: the outer destination."""
+    identity: int | None = None
+    """local and tunnel: the sender's."""
+    reason: DropReason = DropReason.NONE
+
+
+@attrs.define
+class _Drop(Exception):
+    reason: DropReason
+
+
+class MemoryDataplane:
+    """Rows in dictionaries. `index` is stable as the kernel's is."""
+
+    def __init__(self) -> None:
+        self._config: NodeConfig | None = None
+        self._nodes: dict[Address, NodeRow] = {}
+        self._index: dict[Address, int] = {}
+        self._ipcache: dict[Prefix, tuple[int, int]] = {}
+        self._endpoints: dict[int, EndpointRow] = {}
+        self._seen: Counter[tuple[int, int]] = Counter()
+        self._drops: Counter[tuple[DropReason, str]] = Counter()
+        self._events: list[DropEvent] = []
+        self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    # --- the port ------------------------------------------------------------------------
+
+    def configure(self, config: NodeConfig) -> None:
+        self._config = config
+
+    def nodes(self) -> dict[Address, NodeRow]:
+        return dict(self._nodes)
+
+    def update_nodes(self, replace: Mapping[Address, NodeRow], delete: Iterable[Address]) -> None:
+        for address in delete:
+            self._nodes.pop(address, None)
+            self._index.pop(address, None)
+        for address, row in replace.items():
+            self._nodes[address] = row
+            self._index.setdefault(address, max(self._index.values(), default=0) + 1)
+
+    def ipcache(self) -> dict[Prefix, IpcacheRow]:
+        address = {index: address for address, index in self._index.items()}
+        return {
+            prefix: IpcacheRow(identity=identity, node=address.get(index))
+            for prefix, (identity, index) in self._ipcache.items()
+        }
+
+    def update_ipcache(
+        self, replace: Mapping[Prefix, IpcacheRow], delete: Iterable[Prefix]
+    ) -> None:
+        for prefix, row in replace.items():
+            index = self._index.get(row.node, 0) if row.node else 0
+            self._ipcache[prefix] = (row.identity, index)
+        for prefix in delete:
+            self._ipcache.pop(prefix, None)
+
+    def endpoints(self) -> dict[int, EndpointRow]:
+        return dict(self._endpoints)
+
+    def attach_endpoint(self, row: EndpointRow) -> None:
+        self._endpoints[row.ifindex] = row
+
+    def detach_endpoint(self, ifindex: int) -> None:
+        row = self._endpoints.pop(ifindex, None)
+        for key in [key for key in self._seen if row and key[0] == row.endpoint_id]:
+            del self._seen[key]
+
+    def maps(self) -> list[MapUsage]:
+        sizes = {name: len(self.dump(name)) for name in _DUMPED}
+        return [MapUsage(name=n, entries=size, max_entries=1 << 20) for n, size in sizes.items()]
+
+    def dump(self, name: str) -> list[dict[str, Any]]:
+        if name not in _DUMPED:
+            raise NotFound(f"there is no map {name!r} to dump: {', '.join(sorted(_DUMPED))}")
+        rows: list[dict[str, Any]] = _DUMPED[name](self)
+        return rows
+
+    def drops(self) -> list[DropCount]:
+        return [
+            DropCount(reason=reason.name, direction=direction, packets=packets, bytes=0)
+            for (reason, direction), packets in sorted(self._drops.items())
+        ]
+
+    def seen_identities(self) -> list[dict[str, int]]:
+        return [
+            {"endpoint_id": endpoint, "identity": identity, "packets": packets}
+            for (endpoint, identity), packets in sorted(self._seen.items())
+        ]
+
+    @property
+    def programs(self) -> int:
+        return 7 if self._config else 0
+
+    def events_fd(self) -> int:
+        return self._ready
+
+    def read_events(self) -> list[DropEvent]:
+        events, self._events = self._events, []
+        if events:
+            os.eventfd_read(self._ready)
+        return events
+
+    def close(self) -> None:
+        os.close(self._ready)
+
+    def unload(self) -> None:
+        self.close()
+        self._config = None
+        self._nodes, self._index, self._ipcache, self._endpoints = {}, {}, {}, {}
+
+    # --- what becomes of a packet ----------------------------------------------------------
+
+    def from_endpoint(self, ifindex: int, source: Address, destination: Address) -> Fate:
+        """A packet that the endpoint behind this interface sends."""
+        try:
+            return self._leave(ifindex, source, destination)
+        except _Drop as drop:
+            return self._dropped(drop.reason, "egress", source, destination, ifindex)
+
+    def from_underlay(
+        self, outer: Address, vni: int, source: Address, destination: Address
+    ) -> Fate:
+        """A packet that another node tunnelled to this one."""
+        try:
+            return self._arrive(outer, vni, source, destination)
+        except _Drop as drop:
+            return self._dropped(drop.reason, "ingress", source, destination, 0)
+
+    def _leave(self, ifindex: int, source: Address, destination: Address) -> Fate:
+        sender = self._endpoints.get(ifindex)
+        if sender is None:
+            raise _Drop(DropReason.UNKNOWN_ENDPOINT)
+        on_link = contains(LINK_LOCAL, source) or (source.version == 6 and source.is_unspecified)
+        if on_link and (destination.is_multicast or contains(LINK_LOCAL, destination)):
+            return Fate("stack")
+        if source not in sender.addresses:
+            raise _Drop(DropReason.INVALID_SOURCE)
+        if not sender.ready:
+            raise _Drop(DropReason.ENDPOINT_NOT_READY)
+        if destination in self._own():
+            return Fate("stack")
+        if (receiver := self._endpoint_of(destination)) is not None:
+            return self._deliver(receiver, sender.identity)
+        row = self._lookup(destination)
+        if row is None and any(contains(p, destination) for p in self._pod_cidrs()):
+            raise _Drop(DropReason.UNKNOWN_DESTINATION)
+        if row is None or not row[1]:
+            return Fate("stack")
+        node = next((a for a, index in self._index.items() if index == row[1]), None)
+        if node is None:
+            raise _Drop(DropReason.UNKNOWN_NODE)
+        if self._nodes[node].local:
+            raise _Drop(DropReason.UNKNOWN_DESTINATION)
+        return Fate("tunnel", node=node, identity=sender.identity)
+
+    def _arrive(self, outer: Address, vni: int, source: Address, destination: Address) -> Fate:
+        node = self._nodes.get(outer)
+        if node is None or node.local:
+            raise _Drop(DropReason.UNKNOWN_OUTER_SOURCE)
+        if not cluster_of(vni):
+            if vni != ReservedIdentity.REMOTE_NODE:
+                reserved = {int(number): why for number, why in _REFUSED_RESERVED.items()}
+                raise _Drop(reserved.get(vni, DropReason.INVALID_IDENTITY))
+            if source not in node.gateways:
+                raise _Drop(DropReason.REMOTE_NODE_SOURCE)
+        elif cluster_of(vni) != node.cluster_id:
+            raise _Drop(DropReason.FOREIGN_IDENTITY)
+        elif vni & 0xFFFF < FIRST_LOCAL:
+            raise _Drop(DropReason.INVALID_IDENTITY)
+        elif not any(contains(prefix, source) for prefix in node.pod_cidrs):
+            raise _Drop(DropReason.SOURCE_NOT_OF_NODE)
+        if (receiver := self._endpoint_of(destination)) is not None:
+            return self._deliver(receiver, vni)
+        config = self._configured()
+        if destination in (config.gateway_ipv4, config.gateway_ipv6):
+            return Fate("stack")
+        raise _Drop(DropReason.NOT_OURS)
+
+    def _deliver(self, receiver: EndpointRow, identity: int) -> Fate:
+        if not receiver.ready:
+            raise _Drop(DropReason.ENDPOINT_NOT_READY)
+        self._seen[receiver.endpoint_id, identity] += 1
+        return Fate("local", ifindex=receiver.ifindex, identity=identity)
+
+    def _dropped(
+        self, why: DropReason, direction: str, source: Address, destination: Address, ifindex: int
+    ) -> Fate:
+        self._drops[why, direction] += 1
+        self._events.append(
+            DropEvent(
+                time_ns=0, reason=why.name, direction=direction, source_identity=0,
+                destination_identity=0, source=source, destination=destination, source_port=0,
+                destination_port=0, protocol=0, length=0, ifindex=ifindex, file="memory.py", line=0,
+            )
+        )  # fmt: skip
+        os.eventfd_write(self._ready, 1)
+        return Fate("drop", reason=why)
+
+    def _configured(self) -> NodeConfig:
+        assert self._config is not None, "configure() comes first"
+        return self._config
+
+    def _own(self) -> tuple[Address | None, ...]:
+        c = self._configured()
+        return (c.gateway_ipv4, c.gateway_ipv6, c.underlay_ipv4, c.underlay_ipv6)
+
+    def _endpoint_of(self, address: Address) -> EndpointRow | None:
+        return next((row for row in self._endpoints.values() if address in row.addresses), None)
+
+    def _pod_cidrs(self) -> Iterable[Prefix]:
+        return (prefix for row in self._nodes.values() for prefix in row.pod_cidrs)
+
+    def _lookup(self, address: Address) -> tuple[int, int] | None:
+        """The row of the longest prefix."""
+        if (whole := self._ipcache.get(host_prefix(address))) is not None:
+            return whole
+        found = [prefix for prefix in self._ipcache if contains(prefix, address)]
+        return self._ipcache[max(found, key=lambda p: p.prefixlen)] if found else None
+
+
+def _dump_endpoints(memory: MemoryDataplane) -> list[dict[str, Any]]:
+    return [
+        {"ifindex": row.ifindex, "endpoint_id": row.endpoint_id, "identity": row.identity}
+        for row in memory._endpoints.values()
+    ]
+
+
+def _dump_ipcache(memory: MemoryDataplane) -> list[dict[str, Any]]:
+    return [
+        {"address": str(prefix.network_address), "identity": identity, "node_index": index}
+        for prefix, (identity, index) in memory._ipcache.items()
+        if prefix.prefixlen == prefix.max_prefixlen
+    ]
+
+
+def _dump_nodes(memory: MemoryDataplane) -> list[dict[str, Any]]:
+    return [
+        {"node_index": memory._index[address], "address": str(address)} for address in memory._nodes
+    ]
+
+
+_DUMPED = {"endpoints": _dump_endpoints, "ipcache": _dump_ipcache, "nodes": _dump_nodes}

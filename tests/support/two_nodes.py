@@ -1,0 +1,218 @@
+"""Two nodes of two clusters on one wire, each with one endpoint, as network namespaces.
+
+    10.1.0.10      ┌─ east ─┐  192.0.2.1   192.0.2.2  ┌─ west ─┐      10.2.0.10
+    fd00:10:1::10 ─┤ dpx-e  ├══════════════════════════┤ dpx-w  ├─ fd00:10:2::10
+    dpx-e-web      └────────┘  2001:db8::1 2001:db8::2 └────────┘      dpx-w-web
+
+The kernel's side (links, addresses, routes) is set up here by `ip`, as meshnet.netlink does
+it on a real node; the dataplane is the real one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from socket import if_nametoindex
+
+import attrs
+
+from meshnet.dataplane.kernel import KernelDataplane
+from meshnet.dataplane.schema import Sizes
+from meshnet.model.dataplane import EndpointRow, IpcacheRow, NodeConfig
+from tests.support.bpf import CLONE_NEWNET, GATEWAY_MAC, bpf_file_system, built, node, run
+
+_libc = ctypes.CDLL(None, use_errno=True)
+MAC = ":".join(GATEWAY_MAC[place : place + 2] for place in range(0, 12, 2))
+ENDPOINT_MAC = "02:00:00:00:02:10"
+
+
+@contextlib.contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """This thread in a named network namespace."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    try:
+        assert _libc.setns(there, CLONE_NEWNET) == 0, f"enter {namespace}"
+        yield
+    finally:
+        assert _libc.setns(before, CLONE_NEWNET) == 0, "come back"
+        os.close(there)
+        os.close(before)
+
+
+@attrs.frozen
+class Host:
+    """One node: its namespace, its number (cluster id and addresses), its dataplane."""
+
+    name: str
+    number: int
+    pins: Path
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.name}-web"
+
+    @property
+    def identity(self) -> int:
+        return self.number << 16 | 300
+
+    def dataplane(self) -> KernelDataplane:
+        """The agent's part. Making another one is restarting the agent."""
+        with inside(self.name):
+            made = KernelDataplane(self.pins, built(), sizes=Sizes.lab())
+            made.configure(self.config())
+            return made
+
+    def config(self) -> NodeConfig:
+        n = self.number
+        return NodeConfig(
+            cluster_id=n,
+            underlay_ifindex=if_nametoindex("underlay"),
+            vxlan_ifindex=if_nametoindex("meshnet"),
+            underlay_ipv4=ip_address(f"192.0.2.{n}"),
+            underlay_ipv6=ip_address(f"2001:db8::{n}"),
+            gateway_ipv4=ip_address(f"10.{n}.0.1"),
+            gateway_ipv6=ip_address(f"fd00:10:{n}::1"),
+            gateway_mac=MAC,
+        )
+
+    def row(self) -> EndpointRow:
+        return EndpointRow(
+            ifindex=if_nametoindex("web"),
+            endpoint_id=10,
+            identity=self.identity,
+            addresses=(
+                ip_address(f"10.{self.number}.0.10"),
+                ip_address(f"fd00:10:{self.number}::10"),
+            ),
+            mac=ENDPOINT_MAC,
+        )
+
+
+def _wire(east: Host, west: Host) -> None:
+    run(f"ip -n {east.name} link add underlay type veth peer name underlay netns {west.name}")
+
+
+def _links(host: Host) -> None:
+    n, other = host.number, 3 - host.number
+    ip, inner = f"ip -n {host.name}", f"ip -n {host.endpoint}"
+    for command in (
+        f"{ip} link set lo up",
+        f"{ip} link set underlay up",
+        f"{ip} addr add 192.0.2.{n}/24 dev underlay",
+        f"{ip} addr add 2001:db8::{n}/64 dev underlay nodad",
+        f"{ip} link add meshnet type vxlan external dstport 8472 nolearning"
+        " udp6zerocsumrx udp6zerocsumtx",
+        f"{ip} link set meshnet arp off addrgenmode none mtu 9000 up",
+        f"{ip} addr add 10.{n}.0.1/32 dev meshnet",
+        f"{ip} addr add fd00:10:{n}::1/128 dev meshnet nodad",
+        f"{ip} route add 10.{other}.0.0/24 dev meshnet src 10.{n}.0.1",
+        f"{ip} route add fd00:10:{other}::/112 dev meshnet src fd00:10:{n}::1",
+        f"{ip} link add web address {MAC} type veth peer name eth0 netns {host.endpoint}",
+        f"{ip} link set web up",
+        f"{ip} route add 10.{n}.0.10 dev web src 10.{n}.0.1",
+        f"{ip} route add fd00:10:{n}::10 dev web src fd00:10:{n}::1",
+        f"{ip} neigh add 10.{n}.0.10 lladdr {ENDPOINT_MAC} dev web",
+        f"{ip} neigh add fd00:10:{n}::10 lladdr {ENDPOINT_MAC} dev web",
+        f"{inner} link set lo up",
+        f"{inner} link set eth0 address {ENDPOINT_MAC} up",
+        f"{inner} addr add 10.{n}.0.10/32 dev eth0",
+        f"{inner} addr add fd00:10:{n}::10/128 dev eth0 nodad",
+        f"{inner} neigh add 10.{n}.0.1 lladdr {MAC} dev eth0",
+        f"{inner} neigh add fd00:10:{n}::1 lladdr {MAC} dev eth0",
+        f"{inner} route add 10.{n}.0.1 dev eth0",
+        f"{inner} route add default via 10.{n}.0.1 dev eth0 mtu 1430",
+        f"{inner} route add fd00:10:{n}::1 dev eth0",
+        f"{inner} route add default via fd00:10:{n}::1 dev eth0 mtu 1430",
+    ):
+        run(command)
+    for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        run(f"ip netns exec {host.name} sysctl -qw {key}=1")
+
+
+def fill(dataplane: KernelDataplane, host: Host, hosts: list[Host], *, underlay: int) -> None:
+    """All rows; `underlay` is the IP version that packets between the nodes travel in."""
+    rows = {}
+    for other in hosts:
+        for address in (f"192.0.2.{other.number}", f"2001:db8::{other.number}"):
+            row = node(address, other.number, local=other is host)
+            rows[row.address] = row
+    dataplane.update_nodes(rows, ())
+    ipcache = {}
+    for other in hosts:
+        n = other.number
+        outer = ip_address(f"192.0.2.{n}" if underlay == 4 else f"2001:db8::{n}")
+        for address, identity in (
+            (f"10.{n}.0.10/32", other.identity),
+            (f"fd00:10:{n}::10/128", other.identity),
+            (f"10.{n}.0.1/32", 6),
+            (f"fd00:10:{n}::1/128", 6),
+        ):
+            ipcache[ip_network(address)] = IpcacheRow(identity=identity, node=outer)
+    dataplane.update_ipcache(ipcache, ())
+
+
+@attrs.frozen
+class Pair:
+    east: Host
+    west: Host
+    dataplanes: dict[str, KernelDataplane]
+
+    def travel_over(self, underlay: int) -> None:
+        for host in (self.east, self.west):
+            fill(self.dataplanes[host.name], host, [self.east, self.west], underlay=underlay)
+
+    def restart_agent(self, host: Host) -> None:
+        self.dataplanes[host.name].close()
+        self.dataplanes[host.name] = host.dataplane()
+
+    def drops(self) -> dict[str, list[str]]:
+        return {
+            name: [f"{drop.reason} {drop.direction}" for drop in dataplane.drops()]
+            for name, dataplane in self.dataplanes.items()
+        }
+
+    def seen(self, host: Host) -> set[int]:
+        """Identities that this node's endpoint has had packets from."""
+        return {row["identity"] for row in self.dataplanes[host.name].seen_identities()}
+
+
+@contextlib.contextmanager
+def two_nodes(directory: Path) -> Iterator[Pair]:
+    """Both up and configured; no namespace, mount or pin is left afterwards."""
+    hosts = [Host("dpx-e", 1, directory / "east"), Host("dpx-w", 2, directory / "west")]
+    namespaces = [name for host in hosts for name in (host.name, host.endpoint)]
+    dataplanes: dict[str, KernelDataplane] = {}
+    with bpf_file_system(directory):
+        try:
+            for name in namespaces:
+                run(f"ip netns add {name}")
+            _wire(*hosts)
+            for host in hosts:
+                _links(host)
+                dataplanes[host.name] = host.dataplane()
+                with inside(host.name):
+                    dataplanes[host.name].attach_endpoint(host.row())
+            yield Pair(hosts[0], hosts[1], dataplanes)
+        finally:
+            for dataplane in dataplanes.values():
+                dataplane.unload()
+            for name in namespaces:
+                subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def lost_pings(namespace: str, to: str, *, count: int = 3, interval_s: float = 0.01) -> int:
+    """How many of `count` pings had no answer."""
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, "ping", "-n", "-c", str(count), "-i", str(interval_s),
+         "-W", "1", to],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    received = [line for line in done.stdout.splitlines() if "packets transmitted" in line]
+    assert received, f"ping said: {done.stdout}{done.stderr}"
+    return count - int(received[0].split(",")[1].split()[0])
