@@ -124,8 +124,8 @@ class _Joining:
     async def _undo(self, request: JoinMeshRequest) -> None:
         """Both halves away. Whoever cannot be told loses its half with the lease."""
         log = structlog.get_logger(component="mesh", remote=self.token.cluster)
-        theirs = await self.remotes.find(self.token.cluster)
         try:
+            theirs = await self.remotes.find(self.token.cluster)
             if theirs is not None:
                 await self.remotes.drop(theirs.remote)
             await self.signer.abort_mesh(request)
