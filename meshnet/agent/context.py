@@ -1,11 +1,10 @@
-"""Everything the agent's parts share, built once in main.py and passed by hand."""
+"""What the local API's answers are made from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import attrs
 
+from meshnet.agent.certificates import CertificateKeeper
 from meshnet.agent.endpoints import Endpoints
 from meshnet.agent.etcd_health import EtcdHealth
 from meshnet.agent.events import DropEvents
@@ -13,21 +12,16 @@ from meshnet.agent.local import LocalNode
 from meshnet.agent.loop import Loop
 from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.probe import Prober
-from meshnet.agent.problems import Problem
-from meshnet.config import Paths, Settings
+from meshnet.config import Settings
 from meshnet.dataplane.api import Dataplane
-from meshnet.kvstore.api import KV
-from meshnet.mesh.status import MirrorStatus
-from meshnet.registry.session import Session
+from meshnet.mesh.leadership import Leadership
+from meshnet.registry import schema
 
 
-@attrs.define(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Context:
-    paths: Paths
     settings: Settings
     local: LocalNode
-    kv: KV
-    session: Session
     dataplane: Dataplane
     view: MeshView
     endpoints: Endpoints
@@ -35,12 +29,12 @@ class Context:
     events: DropEvents
     etcd_health: EtcdHealth
     loops: list[Loop]
-    mesh_status: Callable[[str], MirrorStatus]
-    """By remote cluster; an empty status for one that no leader has reported yet."""
-    leading: Callable[[], bool]
-    more_problems: Callable[[], list[Problem]]
+    leadership: Leadership
+    keeper: CertificateKeeper
 
     @property
     def ready(self) -> bool:
-        """The node forwards, and what it forwards by is complete."""
-        return self.view.tables.synced and bool(self.dataplane.programs)
+        """The node forwards, and what it forwards by is complete and told to others."""
+        own = schema.node(self.local.cluster.name, self.local.name)
+        tables = self.view.tables
+        return tables.synced and own in tables.nodes.items and bool(self.dataplane.programs)

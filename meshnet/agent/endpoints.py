@@ -10,7 +10,6 @@ interface, identity, dataplane rows, file, keys. A failure unmakes what was made
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,7 @@ import attrs
 import structlog
 
 from meshnet.agent.endpoint_store import EndpointStore
-from meshnet.agent.local import (
-    ENDPOINT_IFNAME_PREFIX,
-    GATEWAY_MAC,
-    LocalNode,
-    ipv4,
-    ipv6,
-)
+from meshnet.agent.local import GATEWAY_MAC, LocalNode, ipv4, ipv6
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.publication import Publication
 from meshnet.dataplane.api import Dataplane
@@ -36,10 +29,10 @@ from meshnet.model.addressing import Address
 from meshnet.model.dataplane import EndpointRow
 from meshnet.model.endpoint import Endpoint, EndpointState, OwnerProcess
 from meshnet.model.identity import check_user_label
-from meshnet.model.kernel import Veth, VethSpec
+from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, NETNS_PREFIX, Veth, VethSpec
 from meshnet.netlink.api import Netlink
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Key = tuple[str, str]
 
 LAST_ID = 65535
@@ -172,11 +165,10 @@ class Endpoints:
             if ifindex not in (await self._netlink.list_veths(ENDPOINT_IFNAME_PREFIX)).values():
                 self._dataplane.detach_endpoint(ifindex)
 
-    async def publish_all(self) -> None:
-        """Put the keys of every endpoint; repeating it writes nothing new."""
+    def want_published(self) -> None:
+        """Name the keys of every endpoint to the session, which writes them when it can."""
         for endpoint in self.list():
-            if endpoint.state is EndpointState.READY:
-                await self._publication.publish(endpoint, fresh=False)
+            self._publication.want(endpoint)
 
     async def delete_all(self) -> None:
         for endpoint in self.list():
@@ -215,8 +207,8 @@ class Endpoints:
                 owner=None if request.owner_pid is None else _owner(request.owner_pid),
             )
         except BaseException:
-            for version, address in addresses.items():
-                self._pools[version].release(address)
+            for address in addresses.values():
+                self._pools[address.version].release(address)
             raise
         return self._keep(endpoint)
 
@@ -306,7 +298,7 @@ def _alive(endpoint: Endpoint) -> bool:
 
 
 def _netns_name(endpoint: Endpoint) -> str:
-    return f"meshnet-{endpoint.namespace}-{endpoint.name}"
+    return f"{NETNS_PREFIX}{endpoint.namespace}-{endpoint.name}"
 
 
 def _label(endpoint: Endpoint) -> str:

@@ -15,9 +15,6 @@ GATEWAY_MAC = "02:6d:65:73:68:01"
 """Locally administered; the host side of every endpoint's veth. One is enough: each veth
 is a segment of its own."""
 
-VXLAN_IFNAME = "meshnet-vxlan"
-ENDPOINT_IFNAME_PREFIX = "mesh"
-
 OVERHEAD_V4 = 50
 """Bytes VXLAN adds over IPv4: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14."""
 OVERHEAD_V6 = 70

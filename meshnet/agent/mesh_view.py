@@ -17,12 +17,14 @@ import attrs
 
 from meshnet.agent.local import LocalNode
 from meshnet.agent.seen import Table
+from meshnet.logic.ipcache import outer_address
 from meshnet.logic.stale import Effective, StaleHold
 from meshnet.model.addressing import Address, Prefix
+from meshnet.model.cluster import Cluster
 from meshnet.model.endpoint import IpEntry
 from meshnet.model.identity import Identity, LabelSet
 from meshnet.model.node import Node
-from meshnet.model.remote import Remote
+from meshnet.model.remote import MirrorStatus, Remote
 from meshnet.registry import codec, schema
 
 T = TypeVar("T")
@@ -39,9 +41,11 @@ class Tables:
     cached_ips: Table[IpEntry]
     cached_identities: Table[Identity]
     remotes: Table[Remote]
+    mesh_status: Table[MirrorStatus]
 
     @classmethod
-    def of(cls, cluster: str, cluster_id: int) -> Tables:
+    def of(cls, own: Cluster) -> Tables:
+        cluster, cluster_id = own.name, own.id
         return cls(
             nodes=Table(schema.nodes(cluster), partial(codec.decode_node, cluster_id=cluster_id)),
             ips=Table(schema.IPS, partial(codec.decode_ip_entry, cluster_id=cluster_id)),
@@ -53,6 +57,7 @@ class Tables:
             cached_ips=Table(schema.CACHE_IPS, codec.decode_ip_entry),
             cached_identities=Table(schema.CACHE_IDENTITIES, codec.decode_identity),
             remotes=Table(schema.REMOTES, codec.decode_remote),
+            mesh_status=Table(schema.MESH_STATUS, codec.decode_mirror_status),
         )
 
     def __iter__(self) -> Iterator[Table[object]]:
@@ -104,12 +109,22 @@ class MeshView:
     def nodes(self) -> list[Node]:
         return [node for view in self.clusters.values() for node in view.nodes.values()]
 
+    def peer_addresses(self) -> set[Address]:
+        """Where this node sends what is for other nodes."""
+        own = self._local.as_node()
+        others = (node for node in self.nodes() if node.key != own.key)
+        return {address for node in others if (address := outer_address(own, node))}
+
     def labels(self) -> dict[int, LabelSet]:
         return {identity.number: identity.labels for identity in self.identities()}
 
     def identities(self) -> list[Identity]:
         own = self.tables.identities.items.values()
         return [*own, *self.tables.cached_identities.items.values()]
+
+    def mirror_status(self, cluster: str) -> MirrorStatus | None:
+        """What the leader says of its mirror; None before it said anything."""
+        return self.tables.mesh_status.items.get(schema.mesh_status(cluster))
 
     def cluster_name(self, cluster_id: int) -> str:
         """The name of a cluster by its id; empty for one we do not know."""

@@ -44,6 +44,10 @@ class Prober:
         self._sent: dict[Address, tuple[int, float]] = {}
         self.health: dict[Address, PeerHealth] = {}
 
+    def answering(self) -> set[Address]:
+        """Who answered lately."""
+        return {address for address, health in self.health.items() if health.reachable}
+
     async def run(self) -> None:
         """Never returns."""
         with _icmp_socket(4) as v4, _icmp_socket(6) as v6:

@@ -68,7 +68,7 @@ def of_etcd(connected: bool, error: str | None) -> list[Problem]:
         Problem(
             id="etcd-unreachable",
             severity=Severity.ERROR,
-            message=f"etcd does not answer: {error or 'no answer yet'}; packets go on, changes wait",
+            message=f"etcd does not answer ({error or 'not yet asked'}); packets go on",
             fix="start etcd on the node that runs it, or check the network between them",
         )
     ]

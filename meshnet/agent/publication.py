@@ -48,22 +48,28 @@ class Publication:
 
     async def publish(self, endpoint: Endpoint, *, fresh: bool) -> None:
         """Put all keys of one endpoint; with a new identity also wait until it is known."""
-        self._users[endpoint.identity].add(endpoint.id)
-        await self._session.put(self._identity_key(endpoint), str(endpoint.identity).encode())
-        for key, value in self._keys(endpoint).items():
-            await self._session.put(key, value)
+        self.want(endpoint)
+        await self._session.flush()
         if fresh:
             await asyncio.sleep(NEW_IDENTITY_SETTLE_S)
+
+    def want(self, endpoint: Endpoint) -> None:
+        """Name the endpoint's keys to the session, which writes them when it can."""
+        self._users[endpoint.identity].add(endpoint.id)
+        self._session.want(self._identity_key(endpoint), str(endpoint.identity).encode())
+        for key, value in self._keys(endpoint).items():
+            self._session.want(key, value)
 
     async def withdraw(self, endpoint: Endpoint) -> None:
         """Delete the endpoint's keys, and with its last user our use of the identity."""
         for key in self._keys(endpoint):
-            await self._session.delete(key)
+            self._session.forget(key)
         users = self._users[endpoint.identity]
         users.discard(endpoint.id)
         if not users:
             del self._users[endpoint.identity]
-            await self._session.delete(self._identity_key(endpoint))
+            self._session.forget(self._identity_key(endpoint))
+        await self._session.flush()
 
     def _identity_key(self, endpoint: Endpoint) -> str:
         return schema.identity_value(self.labels(endpoint), self._local.name)

@@ -15,7 +15,7 @@ import structlog
 
 from meshnet.errors import PoisonedKey
 from meshnet.kvstore.api import KV
-from meshnet.registry.follow import Changes, Follower, Snapshot
+from meshnet.registry.follow import Changes, Snapshot, follow
 
 T = TypeVar("T")
 Decode = Callable[[str, bytes], T]
@@ -52,8 +52,7 @@ class Table(Generic[T]):
 
     async def follow(self, kv: KV, changed: Callable[[], None]) -> None:
         """Keep the table true for ever; `changed` is called after every update."""
-        follower = Follower(kv, self.prefix, self._decode, self._poisoned)
-        async for update in follower.updates():
+        async for update in follow(kv, self.prefix, self._decode, self._poisoned):
             self.apply(update)
             changed()
 

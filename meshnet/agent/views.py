@@ -17,6 +17,7 @@ from meshnet.logic.ipcache import endpoint_view, outer_address
 from meshnet.model.endpoint import Endpoint
 from meshnet.model.identity import Identity, ReservedIdentity
 from meshnet.model.node import Node
+from meshnet.model.remote import MirrorStatus, Remote, RemoteState
 
 Json = dict[str, Any]
 
@@ -46,7 +47,7 @@ def status(context: Context) -> Json:
         },
         "endpoints": len(context.endpoints.list()),
         "identities": len(context.view.tables.identities.items),
-        "leader": context.leading,
+        "leader": context.leadership.leading,
         "peers": peers(context),
         "clusters": mesh(context),
         "problems": [attrs.asdict(problem) for problem in problems],
@@ -59,7 +60,7 @@ def _problems(context: Context) -> list[Problem]:
         *of_etcd(health.connected, health.error),
         *of_loops(context.loops),
         *of_tables(context.view.tables),
-        *context.more_problems(),
+        *context.keeper.problems(),
     ]
 
 
@@ -89,25 +90,20 @@ def mesh(context: Context) -> list[Json]:
     """One row a remote, from what the leader publishes of its mirrors."""
     rows = []
     for remote in context.view.tables.remotes.items.values():
-        report = context.mesh_status(remote.name)
-        rows.append(
-            {
-                "name": remote.name,
-                "id": remote.id,
-                "state": remote.state,
-                "ready": report.ready and report.synced,
-                "connected": report.connected,
-                "nodes": report.nodes,
-                "identities": report.identities,
-                "endpoints": report.endpoints,
-                "services": report.services,
-                "last_event_at": _moment(report.last_event_at),
-                "reconnects": report.reconnects,
-                "certificate_expires_at": report.certificate_expires_at,
-                "error": report.error,
-            }
+        report = context.view.mirror_status(remote.name) or MirrorStatus(
+            name=remote.name, id=remote.id, error=_not_reported(remote)
         )
+        row = attrs.asdict(report)
+        row["state"] = remote.state
+        row["certificate_expires_at"] = context.keeper.mirror_expires_at()
+        rows.append(row)
     return sorted(rows, key=lambda row: row["name"])
+
+
+def _not_reported(remote: Remote) -> str:
+    if remote.state is RemoteState.PENDING:
+        return "the join is not finished: both sides must reach each other's gateways"
+    return "no mesh leader has reported of it yet"
 
 
 def endpoints(context: Context, scope: str) -> list[Json]:

@@ -60,22 +60,37 @@ class Session:
     def keys(self) -> frozenset[str]:
         return frozenset(self._wanted)
 
-    async def put(self, key: str, value: bytes) -> None:
-        """Write a key and keep it written for as long as the session runs.
-
-        Raises Unreachable: `run` will write it when it can. Nothing to undo but `delete`.
-        """
+    def want(self, key: str, value: bytes) -> None:
+        """Name a key that shall be there for as long as the session runs. `flush` writes it,
+        or `run` when it can."""
         self._wanted[key] = value
-        await self._write({key})
+        self._owed.add(key)
+
+    def forget(self, key: str) -> None:
+        """Name a key that shall be gone, as `want` does one that shall be there."""
+        self._wanted.pop(key, None)
+        self._owed.add(key)
+
+    async def flush(self) -> None:
+        """Write all that is owed, in as few transactions as etcd takes. Raises Unreachable:
+        `run` will write it when it can. Nothing to undo but `forget`."""
+        async with self._lock:
+            await self._settle()
+
+    async def put(self, key: str, value: bytes) -> None:
+        """`want` and `flush`."""
+        self.want(key, value)
+        await self.flush()
 
     async def delete(self, key: str) -> None:
-        """Delete a key and forget it. Raises Unreachable: `run` will delete it when it can."""
-        self._wanted.pop(key, None)
-        await self._write({key})
+        """`forget` and `flush`."""
+        self.forget(key)
+        await self.flush()
 
     async def reassert(self) -> None:
         """Write every key again, as after etcd came back with an older state."""
-        await self._write(set(self._wanted))
+        self._owed |= set(self._wanted)
+        await self.flush()
 
     async def renew(self) -> None:
         """Prove the lease now, as when one of our keys was seen to go. Raises Unreachable."""
@@ -112,11 +127,6 @@ class Session:
             lease, self.lease, self.deadline = self.lease, 0, 0.0
             if lease:
                 await self._kv.revoke(lease)
-
-    async def _write(self, keys: set[str]) -> None:
-        self._owed |= keys
-        async with self._lock:
-            await self._settle()
 
     async def _settle(self) -> None:
         """Bring everything owed to etcd, under a new lease where there is none."""

@@ -1,0 +1,163 @@
+"""An agent's first steps: what is this node, and is its dataplane in place.
+
+With a snapshot on disk none of it waits for etcd, so that a restart or a reboot during an
+outage of etcd takes over the endpoints at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import attrs
+import structlog
+
+from meshnet.agent import snapshot
+from meshnet.agent.local import GATEWAY_MAC, LocalNode
+from meshnet.agent.snapshot import NodeSnapshot
+from meshnet.config import Paths, Settings
+from meshnet.dataplane import artifact
+from meshnet.dataplane.api import Dataplane
+from meshnet.dataplane.kernel import KernelDataplane
+from meshnet.errors import ConfigError, RegistryError
+from meshnet.kvstore.api import KV
+from meshnet.kvstore.channel import ClientTls
+from meshnet.kvstore.etcd import EtcdKV
+from meshnet.kvstore.server import EtcdServer
+from meshnet.model.cluster import VXLAN_PORT
+from meshnet.model.dataplane import NodeConfig
+from meshnet.model.kernel import VXLAN_IFNAME, Underlay
+from meshnet.netlink.api import Netlink
+from meshnet.netlink.rtnl import Rtnl
+from meshnet.pki.certificate import Authority, Profile
+from meshnet.pki.store import PkiStore
+from meshnet.registry.allocator import allocate_pod_cidrs
+from meshnet.registry.store import get_cluster
+
+RETRY_S = 0.5
+
+
+@attrs.frozen(kw_only=True)
+class Foundation:
+    """What the rest of the agent stands on."""
+
+    netlink: Netlink
+    kv: KV
+    local: LocalNode
+    dataplane: Dataplane
+    vxlan_ifindex: int
+    etcd: EtcdServer | None
+    """The member that this node runs, if it runs one."""
+
+
+async def lay_foundation(paths: Paths, settings: Settings) -> Foundation:
+    """Answers when this node forwards what it forwarded before."""
+    netlink = Rtnl()
+    underlay = await netlink.underlay_by_name(settings.underlay)
+    etcd = managed_etcd(paths, settings, underlay) if settings.etcd.managed else None
+    if etcd is not None:
+        await etcd.start()
+    kv = EtcdKV(settings.etcd.endpoints, etcd_tls(settings))
+    local = await settle(kv, paths, settings, underlay)
+    dataplane, vxlan_ifindex = await _set_up_dataplane(paths, local, netlink)
+    return Foundation(
+        netlink=netlink,
+        kv=kv,
+        local=local,
+        dataplane=dataplane,
+        vxlan_ifindex=vxlan_ifindex,
+        etcd=etcd,
+    )
+
+
+def etcd_tls(settings: Settings) -> ClientTls:
+    etcd = settings.etcd
+    return ClientTls(ca=Path(etcd.ca), cert=Path(etcd.cert), key=Path(etcd.key))
+
+
+def mirror_tls(pki: PkiStore, remote_ca: str) -> ClientTls:
+    """For a remote's gateways: our mirror certificate, trust in the remote's CA alone."""
+    return ClientTls(
+        ca=remote_ca.encode(),
+        cert=pki.certificate_path(Profile.MIRROR),
+        key=pki.key_path(Profile.MIRROR),
+    )
+
+
+def managed_etcd(paths: Paths, settings: Settings, underlay: Underlay) -> EtcdServer:
+    """The etcd member that this node runs, as `cluster init` set it up."""
+    pki = PkiStore(paths.pki)
+    return EtcdServer(
+        name=settings.node,
+        address=underlay.addresses[0],
+        directory=paths.state / "etcd",
+        ca=pki.ca_path(Authority.NODE),
+        cert=pki.certificate_path(Profile.ETCD),
+        key=pki.key_path(Profile.ETCD),
+    )
+
+
+async def settle(kv: KV, paths: Paths, settings: Settings, underlay: Underlay) -> LocalNode:
+    """What this node is: from the snapshot, else from etcd, for which it waits."""
+    directory = paths.state / "snapshot"
+    known = snapshot.load(directory)
+    if known is None or known.cluster.name != settings.cluster:
+        known = await _ask(kv, settings)
+        snapshot.save(directory, known)
+    if known.cluster.id != settings.cluster_id:
+        raise ConfigError(
+            f"{paths.config} says cluster id {settings.cluster_id}, etcd says {known.cluster.id}: "
+            "is it the etcd of another cluster?"
+        )
+    return LocalNode(
+        name=settings.node,
+        cluster=known.cluster,
+        underlay=underlay,
+        pod_cidrs=known.pod_cidrs,
+        boot_id=_boot_id(),
+    )
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+async def _ask(kv: KV, settings: Settings) -> NodeSnapshot:
+    log = structlog.get_logger()
+    while True:
+        try:
+            cluster = (await get_cluster(kv)).item
+            pod_cidrs = await allocate_pod_cidrs(kv, cluster, settings.node)
+            return NodeSnapshot(cluster=cluster, pod_cidrs=pod_cidrs)
+        except RegistryError as error:
+            if not error.transient:
+                raise
+            log.warning("waiting for etcd", error=str(error))
+            await asyncio.sleep(RETRY_S)
+
+
+async def _set_up_dataplane(
+    paths: Paths, local: LocalNode, netlink: Netlink
+) -> tuple[Dataplane, int]:
+    """Programs loaded and attached, the tunnel device up. Answers its ifindex too."""
+    bytecode = await asyncio.to_thread(artifact.find)  # it may have to compile
+    await netlink.enable_forwarding()
+    vxlan_ifindex, _mac = await netlink.ensure_vxlan(
+        VXLAN_IFNAME, port=VXLAN_PORT, mtu=local.endpoint_mtu, addresses=local.gateways
+    )
+    dataplane = KernelDataplane(paths.bpf, bytecode)
+    dataplane.configure(
+        NodeConfig(
+            cluster_id=local.cluster.id,
+            underlay_ifindex=local.underlay.ifindex,
+            vxlan_ifindex=vxlan_ifindex,
+            underlay_ipv4=local.underlay_address(4),
+            underlay_ipv6=local.underlay_address(6),
+            gateway_ipv4=local.gateway(4),
+            gateway_ipv6=local.gateway(6),
+            gateway_mac=GATEWAY_MAC,
+            vxlan_port=VXLAN_PORT,
+        )
+    )
+    await netlink.set_up(vxlan_ifindex)  # only now: its ingress must be guarded first
+    return dataplane, vxlan_ifindex
