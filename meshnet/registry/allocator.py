@@ -149,7 +149,7 @@ async def _existing_identity(kv: KV, cluster_id: int, labels: LabelSet, value: b
         compares = (Created(key), ValueIs(allocation, value))
         result = await kv.txn(compares, (Put(key, codec.encode_identity(ours)),))
         return number if result.succeeded else None
-    if codec.decode_identity(key, pair.value) != ours:
+    if pair.value != codec.encode_identity(ours):
         raise PoisonedKey(key, f"it has other labels than {allocation} says")
     return number
 

@@ -111,6 +111,7 @@ def cache_services(cluster: str) -> str:
 
 # --- ours, never exported -----------------------------------------------------------------
 
+OURS = "meshnet/v1/"
 CONFIG = "meshnet/v1/config"
 POD_CIDR_ALLOCATIONS = "meshnet/v1/alloc/pod-cidrs/"
 IDENTITY_ALLOCATIONS = "meshnet/v1/alloc/identities/"
