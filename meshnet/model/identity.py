@@ -53,9 +53,12 @@ def cluster_of(number: int) -> int:
 
 
 def belongs_to(number: int, cluster_id: int) -> bool:
-    """Whether a number may be used by endpoints of that cluster."""
-    local = number & 0xFFFF
-    return cluster_of(number) == cluster_id and FIRST_LOCAL <= local <= LAST_LOCAL
+    """Whether a number may be used by endpoints of that cluster.
+
+    Cilium's clusters use local numbers below FIRST_LOCAL too: with a cluster id above them
+    they are not the reserved ones (131073 was accepted by its agents).
+    """
+    return cluster_id > 0 and cluster_of(number) == cluster_id
 
 
 def check_user_label(key: str, value: str) -> None:
