@@ -96,7 +96,7 @@ def test_a_node_that_reaches_beyond_its_cluster_is_refused(
         ({"prefix": ip_network("10.1.0.9/32")}, "outside the PodCIDRs of west"),
         ({"prefix": ip_network("0.0.0.0/0")}, "outside the PodCIDRs of west"),
         ({"identity": (1 << 16) + 300}, "outside the range of cluster id 2"),
-        ({"identity": (2 << 16) + 1}, "outside the range of cluster id 2"),
+        ({"identity": (3 << 16) + 300}, "outside the range of cluster id 2"),
         ({"identity": 1}, "outside the range of cluster id 2"),
         ({"identity": 6}, "outside the range of cluster id 2"),
         ({"host": ip_address("172.20.0.9")}, "is no address of a known node of west"),

@@ -90,7 +90,7 @@ def test_a_cluster_id_that_no_cluster_can_have_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (changed(IP_VALUE, ID=65599 + 65536), "ID 131135 does not belong to the allocation range"),
+        (changed(IP_VALUE, ID=65599 + 131072), "ID 196671 does not belong to the allocation range"),
         (changed(IP_VALUE, ID=65599), "ID 65599 does not belong to the allocation range of"),
         (changed(IP_VALUE, ID=-1), "ID -1 does not belong to the allocation range of cluster ID 2"),
         (
