@@ -140,7 +140,7 @@ class Leadership:
         if not any(pair.key == schema.LEADER for pair in listing.pairs):
             return
         watch = self._kv.watch(schema.LEADER, after=listing.revision, store=listing.store)
-        async with contextlib.aclosing(watch) as batches:  # type: ignore[type-var]
+        async with contextlib.aclosing(watch) as batches:
             async for batch in batches:
                 for event in batch.events:
                     if isinstance(event, Deleted) and event.key == schema.LEADER:

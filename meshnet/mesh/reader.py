@@ -123,7 +123,7 @@ class RemoteReader:
             listing = await kv.list(kind.exported)
             self._tell(Listed(kind, listing.pairs))
             watch = kv.watch(kind.exported, after=listing.revision, store=listing.store)
-            async with contextlib.aclosing(watch) as batches:  # type: ignore[type-var]
+            async with contextlib.aclosing(watch) as batches:
                 with contextlib.suppress(Compacted):
                     async for batch in batches:
                         self._tell(Changed(kind, batch.events))

@@ -1,0 +1,85 @@
+"""Identities go when nobody used them for two rounds, and never sooner."""
+
+from __future__ import annotations
+
+from meshnet.kvstore.memory import MemoryKV
+from meshnet.mesh.identity_gc import IdentityCollector
+from meshnet.model.endpoint import IpEntry
+from meshnet.model.identity import LabelSet, endpoint_labels
+from meshnet.registry import codec, schema
+from meshnet.registry.allocator import allocate_identity
+from tests.support.mesh import contents, entry, lead
+
+# A label's key may have a slash: the node's name is what follows the last one.
+LABELS = endpoint_labels({"example.com/app": "web"}, namespace="shop", cluster="east")
+
+
+class Fixture:
+    def __init__(self) -> None:
+        self.kv = MemoryKV()
+        self.collector = IdentityCollector(self.kv)
+
+    async def start(self, labels: LabelSet = LABELS) -> int:
+        self.writer = await lead(self.kv)
+        return await allocate_identity(self.kv, 1, labels)
+
+    async def rounds(self, count: int) -> list[str]:
+        gone: list[str] = []
+        for _ in range(count):
+            gone += await self.collector.round(self.writer)
+        return gone
+
+
+async def test_an_identity_nobody_used_for_two_rounds_goes_with_its_allocation() -> None:
+    fixture = Fixture()
+    number = await fixture.start()
+    assert await fixture.rounds(1) == []
+    assert await fixture.rounds(1) == [schema.identity(number)]
+    assert (await contents(fixture.kv, "")).keys() == {schema.LEADER}
+
+
+async def test_an_identity_in_use_stays_for_ever() -> None:
+    fixture = Fixture()
+    number = await fixture.start()
+    await fixture.kv.put(schema.identity_value(LABELS, "east-1"), str(number).encode())
+    assert await fixture.rounds(4) == []
+
+
+async def test_an_identity_that_an_address_has_stays() -> None:
+    fixture = Fixture()
+    number = await fixture.start()
+    one: IpEntry = entry(1, 5, cluster_id=1, identity=number)
+    await fixture.kv.put(schema.ip(one.prefix), codec.encode_ip_entry(one))
+    assert await fixture.rounds(4) == []
+
+
+async def test_a_use_between_the_rounds_begins_the_count_anew() -> None:
+    fixture = Fixture()
+    await fixture.start()
+    key = schema.identity_value(LABELS, "east-1")
+    await fixture.rounds(1)
+    await fixture.kv.put(key, b"1")
+    await fixture.rounds(1)
+    await fixture.kv.delete(key)
+    assert await fixture.rounds(1) == []
+    assert len(await fixture.rounds(1)) == 1
+
+
+async def test_an_identity_written_anew_between_the_rounds_stays() -> None:
+    fixture = Fixture()
+    number = await fixture.start()
+    await fixture.rounds(1)
+    pair = await fixture.kv.get(schema.identity(number))
+    assert pair is not None
+    await fixture.kv.put(pair.key, pair.value)
+    assert await fixture.rounds(1) == []
+
+
+async def test_labels_that_were_given_another_number_meanwhile_keep_it() -> None:
+    fixture = Fixture()
+    number = await fixture.start()
+    await fixture.rounds(1)
+    await fixture.kv.put(schema.identity_allocation(LABELS), b"70000")
+    assert await fixture.rounds(1) == [schema.identity(number)]
+    left = await contents(fixture.kv, schema.IDENTITY_ALLOCATIONS)
+    assert list(left.values()) == [b"70000"]
