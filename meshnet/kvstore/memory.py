@@ -257,7 +257,9 @@ class MemoryKV:
         deadlines = [held.deadline for held in self._leases.values()]
         remaining = max(0.01, min(deadlines) - self._clock()) if deadlines else None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), remaining)
+            # Not wait_for: Python 3.11's forgets a cancellation that comes with the news.
+            async with asyncio.timeout(remaining):
+                await news.wait()
         self.expire()
 
 
