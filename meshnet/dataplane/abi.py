@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "e90bbf051aef5cf25fac266f164ba8b0cceed1ac2f68a3d38b4c1f7105a30c49"
+HEADERS_SHA256 = "1635a60e86be55db977dc18745309ae8cee26c7db0e782fcd0e766db52ac0e00"
 
 
 class AddressLimit(enum.IntEnum):
@@ -341,13 +341,13 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.TRUNCATED: 'it ends before its headers do',
     DropReason.MALFORMED: 'version, header length or total length cannot be right',
     DropReason.EXTENSION_HEADERS: 'more IPv6 extension headers than are followed',
-    DropReason.NESTED_ENCAPSULATION: "an endpoint tried to speak the tunnel's protocol to the underlay",
-    DropReason.UNKNOWN_DESTINATION: "an address of a node's PodCIDR that no known endpoint has",
-    DropReason.UNKNOWN_NODE: 'the node that has the destination is not known any more',
-    DropReason.NO_UNDERLAY_ADDRESS: "this node has no outer address of the other node's IP version",
-    DropReason.PACKET_TOO_BIG: 'larger than the path to the other node carries, outer headers included',
-    DropReason.ENCAPSULATION_FAILED: 'the kernel could not make room for the outer headers',
-    DropReason.DECAPSULATION_FAILED: 'the kernel could not take the outer headers away',
+    DropReason.NESTED_ENCAPSULATION: "an endpoint spoke the tunnel's protocol itself",
+    DropReason.UNKNOWN_DESTINATION: "in a node's PodCIDR, but no known endpoint's",
+    DropReason.UNKNOWN_NODE: "the destination's node is not known any more",
+    DropReason.NO_UNDERLAY_ADDRESS: "no outer address of the other node's family",
+    DropReason.PACKET_TOO_BIG: 'with outer headers, more than the path carries',
+    DropReason.ENCAPSULATION_FAILED: 'the kernel made no room for outer headers',
+    DropReason.DECAPSULATION_FAILED: 'the kernel did not take outer headers off',
     DropReason.TAIL_CALL_MISSED: 'a stage of the dataplane is not loaded',
     DropReason.TTL_EXCEEDED: 'the TTL or hop limit ended here',
     DropReason.ENDPOINT_NOT_READY: "the endpoint's identity is not known everywhere yet",
@@ -355,13 +355,13 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.OUTER_MALFORMED: 'a VXLAN header without a VNI',
     DropReason.NO_TUNNEL_KEY: "it came by the tunnel device without a tunnel's metadata",
     DropReason.UNKNOWN_OUTER_SOURCE: "tunnelled by an address that is no known node's",
-    DropReason.FOREIGN_IDENTITY: "an identity of another cluster than the sending node's",
+    DropReason.FOREIGN_IDENTITY: "an identity of another cluster than its node's",
     DropReason.INVALID_IDENTITY: 'a number that is no identity anyone could have',
-    DropReason.SOURCE_NOT_OF_NODE: "the inner source is outside the sending node's PodCIDRs",
+    DropReason.SOURCE_NOT_OF_NODE: "the inner source is not in its node's PodCIDRs",
     DropReason.IDENTITY_HOST: 'identity host, which never travels',
     DropReason.IDENTITY_WORLD: 'identity world, which nobody may tunnel to us',
-    DropReason.IDENTITY_HEALTH: 'identity health from an address that is not known for it',
-    DropReason.IDENTITY_INGRESS: 'identity ingress from an address that is not known for it',
-    DropReason.REMOTE_NODE_SOURCE: 'identity remote-node from an inner source that is no address of that node',
+    DropReason.IDENTITY_HEALTH: 'identity health, from an address without it',
+    DropReason.IDENTITY_INGRESS: 'identity ingress, from an address without it',
+    DropReason.REMOTE_NODE_SOURCE: "remote-node, from an address that is not the node's",
     DropReason.NOT_OURS: 'tunnelled to us, but the inner destination is not here',
 }

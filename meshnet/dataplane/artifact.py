@@ -48,34 +48,33 @@ class Artifact:
     compiler: dict[str, str]
 
 
-def source_digest() -> str | None:
+def source_digest(source: Path = SOURCE) -> str | None:
     """Of everything that decides the bytecode; None where no sources are installed. 2 ms."""
-    files = sorted(path for path in SOURCE.rglob("*.[ch]") if path.is_file())
+    files = sorted(path for path in source.rglob("*.[ch]") if path.is_file())
     if not files:
         return None
     digest = sha256(f"{FORMAT} {FLAGS} {schema.digest()}\n".encode())
     for path in files:
         text = path.read_bytes()
-        digest.update(f"{path.relative_to(SOURCE)} {len(text)}\n".encode() + text)
+        digest.update(f"{path.relative_to(source)} {len(text)}\n".encode() + text)
     return digest.hexdigest()
 
 
-def file_name(digest: str | None) -> str:
-    if digest is None:
-        raise CapabilityMissing(f"there are no sources in {SOURCE} to compile")
+def file_name(digest: str) -> str:
     return f"programs-{digest[:16]}.json"
 
 
-def write(path: Path, programs: dict[str, bytes], compiler: dict[str, str]) -> None:
+def write(path: Path, artifact: Artifact) -> None:
     """Whole or not at all: two nodes of one lab may compile at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = {name: base64.b64encode(code).decode() for name, code in programs.items()}
     body = {
         "format": FORMAT,
-        "source": source_digest(),
+        "source": artifact.digest,
         "schema": schema.digest(),
-        "compiler": compiler,
-        "programs": encoded,
+        "compiler": artifact.compiler,
+        "programs": {
+            name: base64.b64encode(code).decode() for name, code in artifact.programs.items()
+        },
     }
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps(body, indent=1))
@@ -94,7 +93,7 @@ def read(path: Path) -> Artifact:
     return Artifact(body["source"], programs, body["compiler"])
 
 
-def find(cache: Path = CACHE) -> Artifact:
+def find(cache: Path = CACHE, *, shipped: Path = SHIPPED, source: Path = SOURCE) -> Artifact:
     """The artifact for this version, compiled only when nobody did so before.
 
     Raises:
@@ -102,31 +101,31 @@ def find(cache: Path = CACHE) -> Artifact:
         CompileFailed: the C does not compile.
         LayoutDrift: the package carries an artifact of another version, and no sources.
     """
-    digest = source_digest()
+    digest = source_digest(source)
     if digest is None:
-        return read(_only_shipped())
-    for directory in (SHIPPED, cache):
+        return read(_only(shipped))
+    for directory in (shipped, cache):
         path = directory / file_name(digest)
         if path.exists():
             return read(path)
-    return read(produce(cache))
+    return read(produce(cache, source))
 
 
-def _only_shipped() -> Path:
-    found = sorted(SHIPPED.glob("programs-*.json"))
+def _only(shipped: Path) -> Path:
+    found = sorted(shipped.glob("programs-*.json"))
     if len(found) != 1:
         raise CapabilityMissing(
-            f"{SHIPPED} has {len(found)} artifacts instead of one, and {SOURCE} has no sources "
-            "to compile: install meshnet again"
+            f"{shipped} has {len(found)} artifacts instead of one, and there are no sources to "
+            "compile: install meshnet again"
         )
     return found[0]
 
 
-def produce(directory: Path) -> Path:
+def produce(directory: Path, source: Path = SOURCE) -> Path:
     """Compile in a child process, 3 s and 130 MB that are gone afterwards."""
     structlog.get_logger().info("compiling the dataplane", path=str(directory))
     done = subprocess.run(
-        [sys.executable, "-m", "meshnet.dataplane.compiler", str(directory)],
+        [sys.executable, "-m", "meshnet.dataplane.compiler", str(directory), str(source)],
         capture_output=True,
         text=True,
         timeout=COMPILE_TIMEOUT_S,

@@ -22,6 +22,7 @@ from meshnet.dataplane.schema import MapSpec, MapType, possible_cpus
 from meshnet.errors import CapabilityMissing, DatapathError, MapFull
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_BPF_FS_MAGIC = 0xCAFE4A11
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 
 BATCH = 4096
@@ -91,17 +92,23 @@ def buffer(data: bytes) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(data, max(len(data), 1))
 
 
+def check_file_system(directory: Path) -> None:
+    """Raises CapabilityMissing when nothing can be pinned there: pinning would say EPERM."""
+    status = ctypes.create_string_buffer(256)
+    _libc.statfs(os.fsencode(directory), status)
+    if struct.unpack_from("=q", status)[0] != _BPF_FS_MAGIC:
+        raise CapabilityMissing(
+            f"{directory} is not in a bpf file system: mount one with "
+            "`mount -t bpf bpf /sys/fs/bpf`"
+        )
+
+
 def pin(fd: int, path: Path) -> None:
     """Keep an object alive under a name in bpffs."""
     name = buffer(os.fsencode(path) + b"\0")
     try:
         call(Command.OBJ_PIN, address_of(name), fd, 0, format="=QII")
     except OSError as error:
-        if error.errno == errno.EINVAL:
-            raise CapabilityMissing(
-                f"{path.parent} is not in a bpf file system: mount one with "
-                f"`mount -t bpf bpf /sys/fs/bpf`"
-            ) from error
         raise refusal(Command.OBJ_PIN, error) from error
 
 

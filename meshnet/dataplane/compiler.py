@@ -1,10 +1,10 @@
 """bpf/*.c -> bytecode, by BCC as a compiler only. Runs as a child process of its own.
 
-    python -m meshnet.dataplane.compiler DIRECTORY
+    python -m meshnet.dataplane.compiler DIRECTORY [SOURCE]
 
-writes the artifact for the present sources into DIRECTORY and prints its path; one that is
-there already is left alone. BCC's LLVM may end the process without an exception, changes
-the working directory and cannot compile in two threads, so nobody else imports this module:
+writes the artifact for the sources into DIRECTORY and prints its path; one that is there
+already is left alone. BCC's LLVM may end the process without an exception, changes the
+working directory and cannot compile in two threads, so nobody else imports this module:
 `artifact.produce` starts it and reads its standard error.
 
 docs/design/0001-bcc-as-a-compiler.md has the reasons.
@@ -23,41 +23,41 @@ from meshnet.dataplane import artifact
 from meshnet.dataplane.schema import PROGRAMS, placeholders
 
 
-def _flags() -> list[str]:
-    """What is left out of the digest: where this machine keeps its uapi headers."""
+def _flags(source: Path) -> list[str]:
+    """Beside those of the digest: where this machine keeps our and its uapi headers."""
     triplet = sysconfig.get_config_var("MULTIARCH")
     return [
         *artifact.FLAGS,
-        f"-I{artifact.SOURCE / 'include'}",
+        f"-I{source / 'include'}",
         *(f"-DFD_{name}={number:#x}" for name, number in placeholders().items()),
         *("-idirafter", f"/usr/include/{triplet}", "-idirafter", "/usr/include"),
     ]
 
 
-def _compile(program: str) -> bytes:
-    """The instructions of bpf/<program>.c. BCC prints its complaints on standard error."""
+def _with_line_numbers(path: Path) -> str:
+    """Say again after each function's brace where we are, since drop events name file and line:
+    BCC calls the file /virtual/main.c and puts an attribute's line before every function."""
+    lines = [f'#line 1 "{path.name}"']
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        lines.append(line)
+        if line == "{":
+            lines.append(f'#line {number + 1} "{path.name}"')
+    return "\n".join([*lines, ""])
+
+
+def _compile(source: Path, program: str) -> bytes:
+    """The instructions of <program>.c. BCC prints its complaints on standard error."""
     import bcc
     from bcc.libbcc import lib
 
-    text = _with_line_numbers(artifact.SOURCE / f"{program}.c")
-    module = bcc.BPF(text=text, cflags=_flags())
+    text = _with_line_numbers(source / f"{program}.c")
+    module = bcc.BPF(text=text, cflags=_flags(source))
     name = program.encode()
     size = lib.bpf_function_size(module.module, name)
     start = lib.bpf_function_start(module.module, name)
     if not size:
-        raise SystemExit(f"bpf/{program}.c has no function {program}")
+        raise SystemExit(f"error: {program}.c has no function {program}")
     return ctypes.string_at(start, size)
-
-
-def _with_line_numbers(source: Path) -> str:
-    """Say again after each function's brace where we are, since drop events name file and line:
-    BCC calls the file /virtual/main.c and puts an attribute's line before every function."""
-    lines = [f'#line 1 "{source.name}"']
-    for number, line in enumerate(source.read_text().splitlines(), start=1):
-        lines.append(line)
-        if line == "{":
-            lines.append(f'#line {number + 1} "{source.name}"')
-    return "\n".join([*lines, ""])
 
 
 def _versions() -> dict[str, str]:
@@ -68,17 +68,21 @@ def _versions() -> dict[str, str]:
     return {"bcc": bcc.__version__, "llvm": llvm.group(1) if llvm else "static"}
 
 
-def main(directory: Path) -> None:
-    wanted = directory.resolve() / artifact.file_name(artifact.source_digest())
+def main(directory: Path, source: Path) -> None:
+    digest = artifact.source_digest(source)
+    if digest is None:
+        raise SystemExit(f"error: there are no sources in {source}")
+    wanted = directory / artifact.file_name(digest)
     if not wanted.exists():
-        os.environ["BCC_KERNEL_SOURCE"] = str(artifact.SOURCE / "stub")
+        os.environ["BCC_KERNEL_SOURCE"] = str(source / "stub")
         programs = {}
         for program in PROGRAMS:
             print(f"compiling {program}.c", file=sys.stderr, flush=True)
-            programs[program] = _compile(program)
-        artifact.write(wanted, programs, compiler=_versions())
+            programs[program] = _compile(source, program)
+        artifact.write(wanted, artifact.Artifact(digest, programs, _versions()))
     print(wanted)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    given = [Path(argument).resolve() for argument in sys.argv[1:]]
+    main(given[0], given[1] if len(given) > 1 else artifact.SOURCE)

@@ -42,6 +42,7 @@ def _make(directory: Path) -> None:
             f"{directory} cannot be made ({error.strerror}): mount a bpf file system with "
             "`mount -t bpf bpf /sys/fs/bpf` and run as root"
         ) from error
+    bpf.check_file_system(directory)
 
 
 class MapSet:

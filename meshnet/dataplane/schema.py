@@ -95,7 +95,7 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
     u32, u64 = ctypes.c_uint32, ctypes.c_uint64
     hashed, lpm, lazy = MapType.HASH, MapType.LPM_TRIE, MapFlag.NO_PREALLOC
     array, percpu = MapType.ARRAY, MapType.PERCPU_ARRAY
-    reasons = len(abi.DropReason)
+    reasons = max(abi.DropReason) + 1
 
     def spec(
         name: str,

@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
@@ -26,7 +25,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 def test_endpoints_of_two_clusters_ping_each_other(pair: Pair, underlay: int, to: str) -> None:
     pair.travel_over(underlay)
 
-    assert lost_pings(pair.east.endpoint, to) == 0, pair.drops()
+    assert lost_pings(pair.east.endpoint, to) == 0, pair.drops(pair.east)
     assert pair.east.identity in pair.seen(pair.west)
     assert pair.west.identity in pair.seen(pair.east)
 
@@ -59,15 +58,15 @@ def test_a_megabyte_of_tcp_arrives_unchanged(pair: Pair, underlay: int, to: str)
         sender.sendall(sent)
     receiver.join(timeout=30)
 
-    assert got == [sha256(sent).hexdigest()], pair.drops()
+    assert got == [sha256(sent).hexdigest()], pair.drops(pair.east)
 
 
 @pytest.mark.parametrize("address", ["10.1.0.1", "fd00:10:1::1"])
 def test_an_endpoint_and_its_node_reach_each_other(pair: Pair, address: str) -> None:
     endpoint = "10.1.0.10" if "." in address else "fd00:10:1::10"
 
-    assert lost_pings(pair.east.endpoint, address) == 0, pair.drops()
-    assert lost_pings(pair.east.name, endpoint) == 0, pair.drops()
+    assert lost_pings(pair.east.endpoint, address) == 0, pair.drops(pair.east)
+    assert lost_pings(pair.east.name, endpoint) == 0, pair.drops(pair.east)
     assert 1 in pair.seen(pair.east)
 
 
@@ -78,7 +77,7 @@ def test_a_node_reaches_endpoints_of_another_as_remote_node(
 ) -> None:
     pair.travel_over(underlay)
 
-    assert lost_pings(pair.east.name, to) == 0, pair.drops()
+    assert lost_pings(pair.east.name, to) == 0, pair.drops(pair.east)
     assert 6 in pair.seen(pair.west)
 
 
@@ -86,11 +85,5 @@ def test_a_node_reaches_endpoints_of_another_as_remote_node(
 def test_nodes_reach_each_others_gateway_address(pair: Pair, underlay: int) -> None:
     pair.travel_over(underlay)
 
-    assert lost_pings(pair.east.name, "10.2.0.1") == 0, pair.drops()
-    assert lost_pings(pair.east.name, "fd00:10:2::1") == 0, pair.drops()
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Pair]:
-    with two_nodes(tmp_path / "bpf") as nodes:
-        yield nodes
+    assert lost_pings(pair.east.name, "10.2.0.1") == 0, pair.drops(pair.east)
+    assert lost_pings(pair.east.name, "fd00:10:2::1") == 0, pair.drops(pair.east)

@@ -1,8 +1,8 @@
 """Two nodes of two clusters on one wire, each with one endpoint, as network namespaces.
 
-    10.1.0.10      ┌─ east ─┐  192.0.2.1   192.0.2.2  ┌─ west ─┐      10.2.0.10
-    fd00:10:1::10 ─┤ dpx-e  ├══════════════════════════┤ dpx-w  ├─ fd00:10:2::10
-    dpx-e-web      └────────┘  2001:db8::1 2001:db8::2 └────────┘      dpx-w-web
+    10.1.0.10      ┌──────┐  192.0.2.1        192.0.2.2  ┌──────┐      10.2.0.10
+    fd00:10:1::10 ─┤ east ├══════════════════════════════┤ west ├─ fd00:10:2::10
+                   └──────┘  2001:db8::1    2001:db8::2  └──────┘
 
 The kernel's side (links, addresses, routes) is set up here by `ip`, as meshnet.netlink does
 it on a real node; the dataplane is the real one.
@@ -13,11 +13,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from itertools import count
 from pathlib import Path
 from socket import if_nametoindex
+from typing import Any
 
 import attrs
 
@@ -25,7 +28,9 @@ from meshnet.dataplane.kernel import KernelDataplane
 from meshnet.dataplane.schema import Sizes
 from meshnet.model.dataplane import EndpointRow, IpcacheRow, NodeConfig
 from tests.support.bpf import CLONE_NEWNET, GATEWAY_MAC, bpf_file_system, built, node, run
+from tests.support.packets import UDP, Read, read
 
+_runs = count()
 _libc = ctypes.CDLL(None, use_errno=True)
 MAC = ":".join(GATEWAY_MAC[place : place + 2] for place in range(0, 12, 2))
 ENDPOINT_MAC = "02:00:00:00:02:10"
@@ -171,11 +176,21 @@ class Pair:
         self.dataplanes[host.name].close()
         self.dataplanes[host.name] = host.dataplane()
 
-    def drops(self) -> dict[str, list[str]]:
-        return {
-            name: [f"{drop.reason} {drop.direction}" for drop in dataplane.drops()]
-            for name, dataplane in self.dataplanes.items()
-        }
+    def drops(self, host: Host) -> list[str]:
+        return [f"{drop.reason} {drop.direction}" for drop in self.dataplanes[host.name].drops()]
+
+    def dump(self, host: Host, name: str) -> list[dict[str, Any]]:
+        return self.dataplanes[host.name].dump(name)
+
+    def reconfigure(self, host: Host, **changes: Any) -> None:
+        """Other constants: another generation of programs."""
+        with inside(host.name):
+            config = attrs.evolve(host.config(), **changes)
+            self.dataplanes[host.name].configure(config)
+
+    def pinned(self, host: Host) -> set[Path]:
+        """Programs that are pinned, with the generation they are of."""
+        return {path.relative_to(host.pins) for path in host.pins.glob("gen-*/*")}
 
     def seen(self, host: Host) -> set[int]:
         """Identities that this node's endpoint has had packets from."""
@@ -185,7 +200,10 @@ class Pair:
 @contextlib.contextmanager
 def two_nodes(directory: Path) -> Iterator[Pair]:
     """Both up and configured; no namespace, mount or pin is left afterwards."""
-    hosts = [Host("dpx-e", 1, directory / "east"), Host("dpx-w", 2, directory / "west")]
+    unique = f"bpf{os.getpid()}-{next(_runs)}"
+    hosts = [
+        Host(f"{unique}-{name}", n, directory / name) for n, name in ((1, "east"), (2, "west"))
+    ]
     namespaces = [name for host in hosts for name in (host.name, host.endpoint)]
     dataplanes: dict[str, KernelDataplane] = {}
     with bpf_file_system(directory):
@@ -206,13 +224,71 @@ def two_nodes(directory: Path) -> Iterator[Pair]:
                 subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def lost_pings(namespace: str, to: str, *, count: int = 3, interval_s: float = 0.01) -> int:
-    """How many of `count` pings had no answer."""
-    done = subprocess.run(
-        ["ip", "netns", "exec", namespace, "ping", "-n", "-c", str(count), "-i", str(interval_s),
-         "-W", "1", to],
-        capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
-    received = [line for line in done.stdout.splitlines() if "packets transmitted" in line]
-    assert received, f"ping said: {done.stdout}{done.stderr}"
+def _ping(namespace: str, to: str, count: int, interval_s: float, size: int) -> list[str]:
+    return [
+        *("ip", "netns", "exec", namespace, "ping", "-n", "-W", "1"),
+        *("-c", str(count), "-i", str(interval_s), "-s", str(size), to),
+    ]
+
+
+def _lost(output: str, count: int) -> int:
+    received = [line for line in output.splitlines() if "packets transmitted" in line]
+    assert received, f"ping said: {output}"
     return count - int(received[0].split(",")[1].split()[0])
+
+
+def lost_pings(
+    namespace: str, to: str, *, count: int = 3, interval_s: float = 0.01, size: int = 56
+) -> int:
+    """How many of `count` pings had no answer."""
+    command = _ping(namespace, to, count, interval_s, size)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return _lost(done.stdout + done.stderr, count)
+
+
+@attrs.define
+class Pings:
+    lost: int = -1
+
+
+@contextlib.contextmanager
+def pinging(namespace: str, to: str, *, count: int, interval_s: float) -> Iterator[Pings]:
+    """Ping while the block runs; afterwards `lost` says how many had no answer."""
+    result = Pings()
+    command = _ping(namespace, to, count, interval_s, 56)
+    ping = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield result
+        output, _ = ping.communicate(timeout=30)
+    finally:
+        ping.kill()
+        ping.wait()
+    result.lost = _lost(output, count)
+
+
+class Wire:
+    """What passed an interface, by a raw socket."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        self._raw = raw
+
+    def udp(self, port: int) -> list[Read]:
+        """IPv4 packets to this UDP port, up to now."""
+        found = []
+        while True:
+            try:
+                data = self._raw.recv(1 << 16)
+            except BlockingIOError:
+                return found
+            if data[12:14] == b"\x08\x00" and data[23] == UDP:
+                packet = read(data)
+                found += [packet] if packet.ports[1] == port else []
+
+
+@contextlib.contextmanager
+def capture(interface: str) -> Iterator[Wire]:
+    """Needs to be `inside` the interface's namespace."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as raw:
+        raw.bind((interface, 3))
+        raw.setblocking(False)
+        yield Wire(raw)

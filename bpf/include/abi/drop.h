@@ -13,13 +13,13 @@ enum drop_reason {
 	DROP_TRUNCATED = 4, /* it ends before its headers do */
 	DROP_MALFORMED = 5, /* version, header length or total length cannot be right */
 	DROP_EXTENSION_HEADERS = 6, /* more IPv6 extension headers than are followed */
-	DROP_NESTED_ENCAPSULATION = 7, /* an endpoint tried to speak the tunnel's protocol to the underlay */
-	DROP_UNKNOWN_DESTINATION = 8, /* an address of a node's PodCIDR that no known endpoint has */
-	DROP_UNKNOWN_NODE = 9, /* the node that has the destination is not known any more */
-	DROP_NO_UNDERLAY_ADDRESS = 10, /* this node has no outer address of the other node's IP version */
-	DROP_PACKET_TOO_BIG = 11, /* larger than the path to the other node carries, outer headers included */
-	DROP_ENCAPSULATION_FAILED = 12, /* the kernel could not make room for the outer headers */
-	DROP_DECAPSULATION_FAILED = 13, /* the kernel could not take the outer headers away */
+	DROP_NESTED_ENCAPSULATION = 7, /* an endpoint spoke the tunnel's protocol itself */
+	DROP_UNKNOWN_DESTINATION = 8, /* in a node's PodCIDR, but no known endpoint's */
+	DROP_UNKNOWN_NODE = 9, /* the destination's node is not known any more */
+	DROP_NO_UNDERLAY_ADDRESS = 10, /* no outer address of the other node's family */
+	DROP_PACKET_TOO_BIG = 11, /* with outer headers, more than the path carries */
+	DROP_ENCAPSULATION_FAILED = 12, /* the kernel made no room for outer headers */
+	DROP_DECAPSULATION_FAILED = 13, /* the kernel did not take outer headers off */
 	DROP_TAIL_CALL_MISSED = 14, /* a stage of the dataplane is not loaded */
 	DROP_TTL_EXCEEDED = 15, /* the TTL or hop limit ended here */
 	DROP_ENDPOINT_NOT_READY = 16, /* the endpoint's identity is not known everywhere yet */
@@ -27,14 +27,14 @@ enum drop_reason {
 	DROP_OUTER_MALFORMED = 18, /* a VXLAN header without a VNI */
 	DROP_NO_TUNNEL_KEY = 19, /* it came by the tunnel device without a tunnel's metadata */
 	DROP_UNKNOWN_OUTER_SOURCE = 20, /* tunnelled by an address that is no known node's */
-	DROP_FOREIGN_IDENTITY = 21, /* an identity of another cluster than the sending node's */
+	DROP_FOREIGN_IDENTITY = 21, /* an identity of another cluster than its node's */
 	DROP_INVALID_IDENTITY = 22, /* a number that is no identity anyone could have */
-	DROP_SOURCE_NOT_OF_NODE = 23, /* the inner source is outside the sending node's PodCIDRs */
+	DROP_SOURCE_NOT_OF_NODE = 23, /* the inner source is not in its node's PodCIDRs */
 	DROP_IDENTITY_HOST = 24, /* identity host, which never travels */
 	DROP_IDENTITY_WORLD = 25, /* identity world, which nobody may tunnel to us */
-	DROP_IDENTITY_HEALTH = 26, /* identity health from an address that is not known for it */
-	DROP_IDENTITY_INGRESS = 27, /* identity ingress from an address that is not known for it */
-	DROP_REMOTE_NODE_SOURCE = 28, /* identity remote-node from an inner source that is no address of that node */
+	DROP_IDENTITY_HEALTH = 26, /* identity health, from an address without it */
+	DROP_IDENTITY_INGRESS = 27, /* identity ingress, from an address without it */
+	DROP_REMOTE_NODE_SOURCE = 28, /* remote-node, from an address that is not the node's */
 	DROP_NOT_OURS = 29, /* tunnelled to us, but the inner destination is not here */
 };
 
