@@ -48,6 +48,11 @@ def host_prefix(address: Address) -> Prefix:
     return ip_network(address)
 
 
+def host_port(address: Address, port: int) -> str:
+    """How an address and a port are written as one; IPv6 in brackets."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
 def contains(prefix: Prefix, address: Address) -> bool:
     """Membership that answers False across families instead of raising."""
     return prefix.version == address.version and address in prefix

@@ -6,6 +6,12 @@ import attrs
 
 from meshnet.model.addressing import Address, Prefix
 
+VXLAN_IFNAME = "meshnet-vxlan"
+ENDPOINT_IFNAME_PREFIX = "mesh"
+"""Then the endpoint's id: the host side of its veth."""
+NETNS_PREFIX = "meshnet-"
+"""Of network namespaces that we made, in /run/netns."""
+
 
 @attrs.frozen(kw_only=True)
 class Underlay:
