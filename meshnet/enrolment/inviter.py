@@ -15,8 +15,7 @@ the lease that a pending half hangs on.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 from meshnet.enrolment.candidate import Check, Neighbourhood, as_remote, demand, examine
 from meshnet.enrolment.messages import JoinMeshReply, JoinMeshRequest, MeshMember, Nothing
@@ -31,11 +30,8 @@ from meshnet.model.token import TokenKind
 from meshnet.pki.certificate import Certificate
 from meshnet.pki.verify import verify_ca
 
-
-class Probe(Protocol):
-    """Reads a key through each gateway of a member, over our mirror certificate."""
-
-    def __call__(self, member: MeshMember) -> Awaitable[tuple[Check, ...]]: ...
+Probe = Callable[[MeshMember], Awaitable[tuple[Check, ...]]]
+"""Reads a key through each gateway of a member, over our mirror certificate."""
 
 
 class Introduction:

@@ -105,11 +105,6 @@ class NodeAdmission:
             signers=self._contacts.signers,
         )
 
-    async def revoke(self, node: str) -> None:
-        """Renew nothing any more that was issued to that node until now."""
-        stamp = self._clock().isoformat().encode()
-        await self._kv.put(schema.revoked(node), stamp)
-
     async def _check_node(self, request: JoinNodeRequest, *, again: bool) -> None:
         """`again`: the same claimant has joined by this token, and may be live already."""
         names.rfc1123_label("node", request.node)
@@ -152,6 +147,12 @@ class NodeAdmission:
             etcd_endpoints=self._contacts.etcd_endpoints,
             signers=self._contacts.signers,
         )
+
+
+async def revoke(kv: KV, node: str, *, now: datetime | None = None) -> None:
+    """Renew nothing any more that was issued to that node until now; any node may say so."""
+    stamp = (now or datetime.now(UTC)).isoformat()
+    await kv.put(schema.revoked(node), stamp.encode())
 
 
 def _key_of(csr: str) -> str:

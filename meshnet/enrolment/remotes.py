@@ -12,6 +12,7 @@ from meshnet.errors import Conflict, LeaseLost, TokenRefused
 from meshnet.kvstore.api import KV, Compare, Created, Delete, Operation, Put, Unchanged
 from meshnet.model.remote import Remote, RemoteState
 from meshnet.registry import codec, schema
+from meshnet.registry.store import list_remotes
 
 PENDING_TTL_S = 120
 
@@ -31,8 +32,7 @@ class Remotes:
 
     async def list(self) -> tuple[Remote, ...]:
         """All of them. Raises PoisonedKey: what cannot be read cannot be checked against."""
-        listing = await self._kv.list(schema.REMOTES)
-        return tuple(codec.decode_remote(pair.key, pair.value) for pair in listing.pairs)
+        return tuple(remote.item for remote in await list_remotes(self._kv))
 
     async def find(self, cluster: str) -> HeldRemote | None:
         key = schema.remote(cluster)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from meshnet.errors import PoisonedKey
@@ -10,17 +9,19 @@ from meshnet.kvstore.api import KV
 from meshnet.model.cluster import GATEWAY_PORT
 from meshnet.model.node import Node
 from meshnet.registry import codec, schema
+from meshnet.registry.store import list_items
 
 GatewaysOf = Callable[[tuple[Node, ...]], tuple[str, ...]]
 
 
 async def live_nodes(kv: KV, cluster: str) -> tuple[Node, ...]:
     """Those whose lease holds. A key that cannot be read is no node to anybody."""
-    nodes = []
-    for pair in (await kv.list(schema.nodes(cluster))).pairs:
-        with contextlib.suppress(PoisonedKey):  # whoever follows the prefix reports it
-            nodes.append(codec.decode_node(pair.key, pair.value))
-    return tuple(nodes)
+    stored = await list_items(kv, schema.nodes(cluster), codec.decode_node, _told_elsewhere)
+    return tuple(node.item for node in stored)
+
+
+def _told_elsewhere(_: PoisonedKey) -> None:
+    """Whoever follows the prefix reports it."""
 
 
 def gateways_of(nodes: tuple[Node, ...]) -> tuple[str, ...]:

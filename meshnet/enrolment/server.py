@@ -25,7 +25,7 @@ from meshnet.enrolment.messages import (
     encode,
 )
 from meshnet.enrolment.nodes import Contacts, NodeAdmission
-from meshnet.enrolment.probe import GatewayProbe
+from meshnet.enrolment.probe import PATIENCE_S, GatewayProbe
 from meshnet.enrolment.remotes import Remotes
 from meshnet.enrolment.roster import GatewaysOf, gateways_of
 from meshnet.enrolment.tokens import Tokens
@@ -70,6 +70,7 @@ class EnrolmentServer:
         *,
         lifetime: timedelta = LIFETIME,
         gateways: GatewaysOf = gateways_of,
+        patience_s: float = PATIENCE_S,
     ) -> EnrolmentServer:
         """One for a signer, out of its PKI directory. Raises ConfigError: no CA keys there."""
         signer = Signer.load(pki)
@@ -77,7 +78,7 @@ class EnrolmentServer:
         introduction = Introduction(kv, cluster, signer.mesh.certificate, gateways)
         return cls(
             NodeAdmission(kv, cluster, signer, tokens, contacts, lifetime=lifetime),
-            Inviter(tokens, Remotes(kv), introduction, GatewayProbe(pki)),
+            Inviter(tokens, Remotes(kv), introduction, GatewayProbe(pki, patience_s=patience_s)),
             pki,
         )
 

@@ -13,7 +13,7 @@ from meshnet.enrolment.candidate import Check, as_remote, demand, examine, recog
 from meshnet.enrolment.client import EnrolmentClient
 from meshnet.enrolment.inviter import Introduction, demand_one
 from meshnet.enrolment.messages import JoinMeshRequest, MeshMember
-from meshnet.enrolment.probe import GatewayProbe
+from meshnet.enrolment.probe import PATIENCE_S, GatewayProbe
 from meshnet.enrolment.remotes import Remotes
 from meshnet.enrolment.roster import GatewaysOf, gateways_of
 from meshnet.errors import MeshnetError, NotFound, Refused
@@ -45,6 +45,7 @@ async def join(
     pki: PkiStore,
     plan: bool = False,
     gateways: GatewaysOf = gateways_of,
+    patience_s: float = PATIENCE_S,
 ) -> JoinReport:
     """Join the mesh of the cluster that made the token.
 
@@ -53,6 +54,7 @@ async def join(
     Args:
         kv, cluster, pki: our own etcd, configuration and PKI directory.
         gateways: where the gateways of our nodes are; the usual ports unless told.
+        patience_s: how long the other's gateways have to hear of us and answer.
 
     Raises:
         TokenRefused: truncated, of the wrong kind, expired, used, for another cluster.
@@ -66,7 +68,7 @@ async def join(
         EnrolmentClient.of(token),
         Introduction(kv, cluster, mesh_ca, gateways),
         Remotes(kv),
-        GatewayProbe(pki),
+        GatewayProbe(pki, patience_s=patience_s),
     )
     return await (joining.plan() if plan else joining.run())
 

@@ -136,10 +136,17 @@ class Signer:
         authority = self.authority(subject.profile.authority)
         return authority.sign(SigningRequest.parse(csr), subject, lifetime=lifetime, now=now)
 
-    def enrol(self, store: PkiStore, subject: Subject, *, lifetime: timedelta = LIFETIME) -> None:
+    def enrol(
+        self,
+        store: PkiStore,
+        subject: Subject,
+        *,
+        lifetime: timedelta = LIFETIME,
+        now: datetime | None = None,
+    ) -> None:
         """Give this very node a certificate: key, signature and files, all at home."""
         csr = make_csr(store.ensure_key(subject.profile), subject.node)
-        certificate = self.sign(csr, subject, lifetime=lifetime)
+        certificate = self.sign(csr, subject, lifetime=lifetime, now=now)
         store.save_certificate(subject.profile, certificate.pem)
 
 

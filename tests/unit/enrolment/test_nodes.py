@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from meshnet.enrolment.messages import JoinNodeReply, JoinNodeRequest, RenewRequest
-from meshnet.enrolment.nodes import NODE_PROFILES, Contacts, NodeAdmission
+from meshnet.enrolment.nodes import NODE_PROFILES, Contacts, NodeAdmission, revoke
 from meshnet.enrolment.tokens import Tokens
 from meshnet.errors import InvalidName, PermissionRefused, Refused, TokenRefused
 from meshnet.kvstore.memory import MemoryKV
@@ -247,12 +247,12 @@ async def test_certificate_of_another_cluster_is_not_renewed(admission: NodeAdmi
 
 
 async def test_revoked_node_renews_nothing_until_it_has_joined_again(
-    admission: NodeAdmission, tokens: Tokens, clock: Clock, secret: bytes
+    admission: NodeAdmission, kv: MemoryKV, tokens: Tokens, clock: Clock, secret: bytes
 ) -> None:
     stolen = Applicant()
     reply = await admission.join(stolen.request(secret))
     clock.now += timedelta(days=1)
-    await admission.revoke("n2")
+    await revoke(kv, "n2", now=clock.now)
 
     for profile in NODE_PROFILES:
         with pytest.raises(PermissionRefused) as refusal:
