@@ -149,7 +149,8 @@ class MeshView:
 
 def _by_cluster(items: dict[str, T], clusters: set[str]) -> defaultdict[str, list[T]]:
     """Mirrored rows by the cluster in their key: cilium/cache/<kind>/v1/<cluster>/..."""
-    rows: defaultdict[str, list[T]] = defaultdict(list)
+    # A remote that lost every row is still a remote: without its hold they would go at once.
+    rows: defaultdict[str, list[T]] = defaultdict(list, {cluster: [] for cluster in clusters})
     for key, item in items.items():
         cluster = key.split("/")[4]
         if cluster in clusters:
