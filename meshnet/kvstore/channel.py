@@ -141,7 +141,10 @@ class Connections:
 
     async def close(self) -> None:
         if self._current is not None:
-            await self._current.channel.close()
+            self._unused.append(self._current)
+            self._current = None
+        while self._unused:
+            await self._unused.pop().channel.close()
 
     def translate(self, connection: Connection, error: grpc.aio.AioRpcError) -> RegistryError:
         """gRPC's error as ours, with the endpoint and the reason."""

@@ -9,7 +9,7 @@ what and under which lease.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Network, IPv6Network
 
 from meshnet.model.addressing import Address, Prefix
 from meshnet.model.identity import LabelSet
@@ -168,9 +168,9 @@ def revoked(node: str) -> str:
 
 def ip_text(address: Address | Prefix) -> str:
     """An address or prefix as it stands in a key."""
-    if isinstance(address, IPv4Address | IPv6Address) or not _is_host(address):
-        return str(address)
-    return str(address.network_address)
+    if isinstance(address, IPv4Network | IPv6Network) and _is_host(address):
+        return str(address.network_address)
+    return str(address)
 
 
 def _is_host(prefix: Prefix) -> bool:
