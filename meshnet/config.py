@@ -7,15 +7,15 @@ whole cluster agrees on is not here but in etcd (`model.cluster.Cluster`).
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import cattrs
-import tomli_w
 
 from meshnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    import cattrs
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +28,8 @@ class Paths:
     run: Path = Path("/run/meshnet")
     """Dies with the boot: agent.sock, endpoints/, logs/."""
     bpf: Path = Path("/sys/fs/bpf/meshnet")
+    log: Path = Path("/var/log/meshnet")
+    """agent.log where no journal takes what the agent says."""
 
     @property
     def pki(self) -> Path:
@@ -39,17 +41,26 @@ class Paths:
 
     @classmethod
     def from_environment(cls) -> Paths:
-        """`MESHNET_CONFIG`, `MESHNET_STATE_DIR`, `MESHNET_RUN_DIR`, `MESHNET_BPF_DIR`."""
-        names = {
-            "config": "MESHNET_CONFIG",
-            "state": "MESHNET_STATE_DIR",
-            "run": "MESHNET_RUN_DIR",
-            "bpf": "MESHNET_BPF_DIR",
-        }
+        """The defaults, but for what the variables of `_VARIABLES` say."""
         given = {
-            field: Path(os.environ[name]) for field, name in names.items() if name in os.environ
+            field: Path(os.environ[name])
+            for field, name in _VARIABLES.items()
+            if name in os.environ
         }
         return cls(**given)
+
+    def as_environment(self) -> dict[str, str]:
+        """The variables with which another process finds the same paths."""
+        return {name: str(getattr(self, field)) for field, name in _VARIABLES.items()}
+
+
+_VARIABLES = {
+    "config": "MESHNET_CONFIG",
+    "state": "MESHNET_STATE_DIR",
+    "run": "MESHNET_RUN_DIR",
+    "bpf": "MESHNET_BPF_DIR",
+    "log": "MESHNET_LOG_DIR",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +91,10 @@ class Settings:
     """Certificates are renewed at two thirds of it."""
 
 
-_converter = cattrs.Converter(forbid_extra_keys=True)
+def _converter() -> cattrs.Converter:
+    import cattrs  # 30 ms that a command which only wants `Paths` need not pay
+
+    return cattrs.Converter(forbid_extra_keys=True)
 
 
 def load(paths: Paths) -> Settings:
@@ -90,6 +104,10 @@ def load(paths: Paths) -> Settings:
         ConfigError: no file (the node is in no cluster), not TOML, or faulty; all faults
             are named at once.
     """
+    import tomllib
+
+    import cattrs
+
     try:
         raw: dict[str, Any] = tomllib.loads(paths.config.read_text())
     except FileNotFoundError as error:
@@ -100,7 +118,7 @@ def load(paths: Paths) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{paths.config} is not TOML: {error}") from error
     try:
-        return _converter.structure(raw, Settings)
+        return _converter().structure(raw, Settings)
     except cattrs.BaseValidationError as error:
         faults = "; ".join(cattrs.transform_error(error, path="settings"))
         raise ConfigError(f"{paths.config} is faulty: {faults}") from error
@@ -108,7 +126,9 @@ def load(paths: Paths) -> Settings:
 
 def save(paths: Paths, settings: Settings) -> None:
     """Write the file whole or not at all."""
+    import tomli_w
+
     paths.config.parent.mkdir(parents=True, exist_ok=True)
     temporary = paths.config.with_suffix(".tmp")
-    temporary.write_text(tomli_w.dumps(_converter.unstructure(settings)))
+    temporary.write_text(tomli_w.dumps(_converter().unstructure(settings)))
     temporary.replace(paths.config)

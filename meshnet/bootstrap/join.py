@@ -1,0 +1,149 @@
+"""`meshnet cluster join`: one more node of a cluster that gave us a token.
+
+All or nothing on this host. The token stays good for this node until it expires: its key is
+on disk before the token is used, so a second try is the same claimant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import attrs
+
+from meshnet import config
+from meshnet.bootstrap import readiness, sweep
+from meshnet.bootstrap.agent_process import for_this_host
+from meshnet.bootstrap.init import Say, open_etcd, require_no_cluster
+from meshnet.bootstrap.readiness import Missing
+from meshnet.config import EtcdSettings, Paths, Settings
+from meshnet.dataplane import artifact
+from meshnet.enrolment.client import EnrolmentClient
+from meshnet.enrolment.messages import JoinNodeReply, JoinNodeRequest
+from meshnet.enrolment.nodes import NODE_PROFILES
+from meshnet.host import capability
+from meshnet.model.cluster import Cluster
+from meshnet.model.kernel import Underlay
+from meshnet.model.token import TokenKind
+from meshnet.netlink.rtnl import Rtnl
+from meshnet.pki.ca import Signer
+from meshnet.pki.certificate import Authority, Profile, Subject, generate_key, make_csr
+from meshnet.pki.store import PkiStore
+from meshnet.pki.token import JoinToken
+
+SIGNERS_OWN = (Profile.ENROLMENT,)
+"""What a signer certifies for itself, beside what every node gets."""
+
+
+@attrs.frozen(kw_only=True)
+class Enlisting:
+    """What the operator asked for."""
+
+    token: JoinToken
+    node: str
+    underlay: str | None
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a join would do; nothing was changed."""
+
+    cluster: Cluster
+    underlay: Underlay
+    etcd_endpoints: tuple[str, ...]
+
+
+async def plan_join(wanted: Enlisting, paths: Paths, *, say: Say) -> Plan:
+    """Check everything that can be checked without using the token up.
+
+    Raises: as `join_cluster`.
+    """
+    underlay = await _survey(wanted, paths, say)
+    keys = {profile: generate_key() for profile in NODE_PROFILES}  # for the questions only
+    reply = await _ask(wanted, underlay, keys, plan=True)
+    return Plan(cluster=reply.cluster, underlay=underlay, etcd_endpoints=reply.etcd_endpoints)
+
+
+async def join_cluster(wanted: Enlisting, paths: Paths, *, say: Say, missing: Missing) -> Settings:
+    """Make this host a node of the token's cluster; returns when it is ready.
+
+    Raises:
+        CapabilityMissing: the kernel or a permission lacks something.
+        AlreadyExists: this host is in a cluster.
+        TokenRefused: expired, used by another node, or not for this.
+        Refused: the node's name or address is taken in the cluster.
+        Unreachable: no signer of the cluster, or not its etcd.
+        MeshnetError: the agent ended while it started.
+        Timeout: the agent did not become ready.
+    """
+    underlay = await _survey(wanted, paths, say)
+    store = PkiStore(paths.pki)
+    async with contextlib.AsyncExitStack() as undo:
+        undo.callback(sweep.sweep_files, paths, keep_keys=True)
+        keys = {profile: store.ensure_key(profile) for profile in NODE_PROFILES}
+        say(f"asking cluster {wanted.token.cluster} for certificates")
+        reply = await _ask(wanted, underlay, keys, plan=False)
+        settings = _keep(wanted, underlay, reply, store)
+        async with open_etcd(settings.etcd) as kv:
+            await kv.revision()
+        config.save(paths, settings)
+        undo.push_async_callback(sweep.sweep_kernel, paths, Rtnl())
+        agent = for_this_host(paths)
+        undo.push_async_callback(agent.stop)
+        say("starting the agent")
+        await readiness.start(agent, missing)
+        undo.pop_all()
+    return settings
+
+
+async def _survey(wanted: Enlisting, paths: Paths, say: Say) -> Underlay:
+    """What can be known on this host, before anybody is asked."""
+    wanted.token.require(TokenKind.NODE)
+    capability.require_all()
+    require_no_cluster(paths)
+    underlay = await Rtnl().find_underlay(wanted.underlay)
+    say(f"underlay is {underlay.ifname} ({', '.join(map(str, underlay.addresses))})")
+    await asyncio.to_thread(artifact.find)  # seconds, where nobody has compiled this version
+    return underlay
+
+
+async def _ask(
+    wanted: Enlisting, underlay: Underlay, keys: dict[Profile, bytes], *, plan: bool
+) -> JoinNodeReply:
+    request = JoinNodeRequest(
+        secret=wanted.token.secret,
+        node=wanted.node,
+        addresses=underlay.addresses,
+        requests={profile: make_csr(key, wanted.node).decode() for profile, key in keys.items()},
+        plan=plan,
+    )
+    return await EnrolmentClient.of(wanted.token).join_node(request)
+
+
+def _keep(wanted: Enlisting, underlay: Underlay, reply: JoinNodeReply, store: PkiStore) -> Settings:
+    """Write down what we were given."""
+    for authority, certificate in reply.authorities.items():
+        store.save_ca(authority, certificate.encode())
+    for profile, certificate in reply.certificates.items():
+        store.save_certificate(profile, certificate.encode())
+    store.save_signers(reply.signers)
+    if reply.authority_keys:
+        for authority, key in reply.authority_keys.items():
+            store.save_ca_key(authority, key.encode())
+        signer = Signer.load(store)
+        for profile in SIGNERS_OWN:
+            names = Subject.of(profile, reply.cluster.name, wanted.node, underlay.addresses)
+            signer.enrol(store, names)
+    return Settings(
+        cluster=reply.cluster.name,
+        cluster_id=reply.cluster.id,
+        node=wanted.node,
+        underlay=underlay.ifname,
+        etcd=EtcdSettings(
+            endpoints=reply.etcd_endpoints,
+            ca=str(store.ca_path(Authority.NODE)),
+            cert=str(store.certificate_path(Profile.NODE)),
+            key=str(store.key_path(Profile.NODE)),
+        ),
+        signer=bool(reply.authority_keys),
+    )

@@ -1,0 +1,70 @@
+"""`meshnet cluster leave`: nothing of this node is left in etcd or in the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from meshnet import config
+from meshnet.bootstrap import sweep
+from meshnet.bootstrap.agent_process import for_this_host
+from meshnet.bootstrap.init import LOOPBACK, Say, managed_etcd
+from meshnet.config import Paths, Settings
+from meshnet.errors import AgentUnreachable, Refused
+from meshnet.host import capability
+from meshnet.netlink.rtnl import Rtnl
+
+
+async def leave_cluster(
+    paths: Paths,
+    *,
+    force: bool,
+    say: Say,
+    other_nodes: Callable[[], Sequence[str]],
+    drain: Callable[[], None],
+) -> None:
+    """Drain this node, stop its agent (and its etcd), and remove its files.
+
+    Args:
+        force: go on without the agent, without etcd, and although others need this etcd.
+        other_nodes: asks the agent for the cluster's other nodes.
+        drain: asks the agent to take this node out of etcd and the kernel.
+
+    Raises:
+        CapabilityMissing: not root.
+        ConfigError: this node is in no cluster.
+        Refused: others need the etcd that this node runs; or etcd does not answer.
+        AgentUnreachable: the agent does not answer.
+    """
+    capability.require_root()
+    settings = config.load(paths) if paths.config.exists() or not force else None
+    if settings is not None:
+        await _drain(settings, force=force, say=say, other_nodes=other_nodes, drain=drain)
+    await for_this_host(paths).stop()
+    # whatever the settings say, or said: a member that runs here is this node's
+    await managed_etcd(paths, "", LOOPBACK).stop()
+    await sweep.sweep_kernel(paths, Rtnl())
+    sweep.sweep_files(paths)
+
+
+async def _drain(
+    settings: Settings,
+    *,
+    force: bool,
+    say: Say,
+    other_nodes: Callable[[], Sequence[str]],
+    drain: Callable[[], None],
+) -> None:
+    try:
+        others = other_nodes() if settings.etcd.managed else ()
+        if others and not force:
+            raise Refused(
+                f"node {settings.node} runs the etcd of cluster {settings.cluster}, which "
+                f"{', '.join(others)} would lose: run `meshnet cluster leave` there first, or "
+                "give --force here"
+            )
+        say(f"draining node {settings.node}")
+        drain()
+    except AgentUnreachable as error:
+        if not force:
+            raise
+        say(f"going on without the agent: {error}")

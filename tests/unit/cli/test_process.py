@@ -1,0 +1,126 @@
+"""Commands in endpoints: held until released, signals forwarded, status as a shell gives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from meshnet.cli import process
+from meshnet.errors import NotFound, NotStarted
+
+
+def stay() -> None:
+    """Enter no other namespace."""
+
+
+def run(*argv: str) -> int:
+    child = process.hold(list(argv), stay)
+    child.release()
+    return child.supervise()
+
+
+def test_status_is_the_commands_own() -> None:
+    assert run("true") == 0
+    assert run("sh", "-c", "exit 7") == 7
+    assert run("sh", "-c", "kill -KILL $$") == 128 + signal.SIGKILL
+
+
+def test_nothing_of_the_command_happens_before_its_release(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    child = process.hold(["touch", str(mark)], stay)
+    time.sleep(0.05)
+    assert not mark.exists()
+    child.release()
+    assert child.supervise() == 0
+    assert mark.exists()
+
+
+def test_an_abandoned_command_never_runs(tmp_path: Path) -> None:
+    child = process.hold(["touch", str(tmp_path / "mark")], stay)
+    child.abandon()
+    assert not (tmp_path / "mark").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child.pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["/nope/command"], 127, "/nope/command: command not found"),
+        (["no-such-command"], 127, "no-such-command: command not found"),
+        (["/etc/passwd"], 126, "/etc/passwd cannot be executed: Permission denied"),
+    ],
+)
+def test_what_cannot_be_executed_is_told_as_by_a_shell(
+    argv: list[str], code: int, message: str
+) -> None:
+    child = process.hold(argv, stay)
+    with pytest.raises(NotStarted, match=message) as caught:
+        child.release()
+    assert caught.value.exit_code == code
+
+
+def test_failing_to_enter_is_our_own_failure() -> None:
+    def enter() -> None:
+        raise NotFound("namespace /run/netns/gone does not exist")
+
+    child = process.hold(["true"], enter)
+    with pytest.raises(NotStarted, match="namespace /run/netns/gone does not exist") as caught:
+        child.release()
+    assert caught.value.exit_code == 125
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "USR2", "QUIT", "WINCH"])
+def test_signals_are_forwarded(name: str, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = f"trap 'exit 42' {name}; touch {ready}; while :; do sleep 0.02; done"
+    child = process.hold(["sh", "-c", script], stay)
+    child.release()
+
+    def send_when_ready() -> None:
+        while not ready.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
+
+    sender = threading.Thread(target=send_when_ready)
+    sender.start()
+    assert child.supervise() == 42
+    sender.join()
+
+
+def test_the_command_starts_with_signals_as_from_a_shell() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    script = "grep -E '^Sig(Blk|Ign)' /proc/self/status | grep -vq '0000000000000000$' && exit 1"
+    assert run("sh", "-c", f"{script}; exit 0") == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_streams_pass_byte_for_byte() -> None:
+    payload = bytes(range(256)) * 1000
+    program = (
+        "import sys; from meshnet.cli import process; "
+        "c = process.hold(['cat'], lambda: None); c.release(); sys.exit(c.supervise())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=payload, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, payload, b"")
+
+
+def test_a_terminal_is_the_commands_own() -> None:
+    program = (
+        "import sys; from meshnet.cli import process; from meshnet.cli.terminal import Terminal\n"
+        "t = Terminal.open(); c = process.hold(['sh', '-c', 'test -t 0 && tty && exit 3'], "
+        "t.adopt)\n"
+        "with t.joined():\n    c.release(); code = c.supervise(on_resize=t.resize)\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL,
+                          capture_output=True, timeout=20)  # fmt: skip
+    assert done.returncode == 3
+    assert done.stdout.startswith(b"/dev/pts/")
