@@ -35,6 +35,7 @@ class Reader:
         )
         self.updates = self.follower.updates()
         self.items: dict[str, int] = {}
+        self.revision = 0
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -45,11 +46,13 @@ class Reader:
         if isinstance(update, Snapshot):
             self.items = dict(update.items)
         else:
+            assert update.revision > self.revision, "a change is told once"
             for key, item in update.items.items():
                 if item is None:
                     self.items.pop(key, None)
                 else:
                     self.items[key] = item
+        self.revision = update.revision
         return update
 
     async def catch_up(self, revision: int) -> None:
@@ -92,6 +95,8 @@ async def test_compaction_costs_a_snapshot_and_no_deletion(kv: MemoryKV) -> None
 async def test_a_cut_connection_is_resumed_without_a_snapshot(kv: MemoryKV) -> None:
     reader = Reader(kv)
     await kv.put("n/a", b"1")
+    await reader.next()
+    await kv.put("n/a", b"2")
     await reader.next()
     waiting = asyncio.ensure_future(reader.next())
     await asyncio.sleep(0)
