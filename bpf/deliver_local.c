@@ -10,32 +10,47 @@
 #include "packet.h"
 #include "parse.h"
 
+/* RFC 1141: the header's sum stays what it was, and so does a checksum that a device made
+ * over the whole packet (CHECKSUM_COMPLETE).
+ */
+static __always_inline enum drop_reason
+take_hop_ipv4(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct iphdr *ip = packet_at(skb, ETH_HLEN, sizeof(*ip));
+	__u32 sum;
+
+	if (!ip)
+		return REFUSE(pkt, DROP_TRUNCATED);
+	if (ip->ttl <= 1)
+		return REFUSE(pkt, DROP_TTL_EXCEEDED);
+	ip->ttl--;
+	sum = ip->check + bpf_htons(0x0100);
+	ip->check = sum + (sum >= 0xffff);
+	return DROP_NONE;
+}
+
+/* IPv6 has no sum to compensate with, so the device's is recomputed. */
+static __always_inline enum drop_reason
+take_hop_ipv6(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u32 offset = ETH_HLEN + offsetof(struct ipv6hdr, hop_limit);
+	__u8 hops;
+
+	if (bpf_skb_load_bytes(skb, offset, &hops, sizeof(hops)))
+		return REFUSE(pkt, DROP_TRUNCATED);
+	if (hops <= 1)
+		return REFUSE(pkt, DROP_TTL_EXCEEDED);
+	hops--;
+	if (bpf_skb_store_bytes(skb, offset, &hops, sizeof(hops), BPF_F_RECOMPUTE_CSUM))
+		return REFUSE(pkt, DROP_TRUNCATED);
+	return DROP_NONE;
+}
+
 /* Two endpoints are one router apart, however many nodes lie between them. */
 static __always_inline enum drop_reason
 take_hop(struct __sk_buff *skb, struct packet *pkt)
 {
-	struct iphdr *ip4;
-	struct ipv6hdr *ip6;
-	__u32 sum;
-
-	if (pkt->family == ETH_P_IPV6) {
-		ip6 = packet_at(skb, ETH_HLEN, sizeof(*ip6));
-		if (!ip6)
-			return REFUSE(pkt, DROP_TRUNCATED);
-		if (ip6->hop_limit <= 1)
-			return REFUSE(pkt, DROP_TTL_EXCEEDED);
-		ip6->hop_limit--;
-		return DROP_NONE;
-	}
-	ip4 = packet_at(skb, ETH_HLEN, sizeof(*ip4));
-	if (!ip4)
-		return REFUSE(pkt, DROP_TRUNCATED);
-	if (ip4->ttl <= 1)
-		return REFUSE(pkt, DROP_TTL_EXCEEDED);
-	ip4->ttl--;
-	sum = ip4->check + bpf_htons(0x0100);	/* RFC 1141 */
-	ip4->check = sum + (sum >= 0xffff);
-	return DROP_NONE;
+	return pkt->family == ETH_P_IPV6 ? take_hop_ipv6(skb, pkt) : take_hop_ipv4(skb, pkt);
 }
 
 static __always_inline enum drop_reason

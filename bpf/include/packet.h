@@ -44,21 +44,34 @@ packet_begin(enum direction direction)
 	return pkt;
 }
 
+/* Volatile, or LLVM merges the reads of two branches and widens the result by shifts, which
+ * the verifier takes for arithmetic on a packet's end.
+ */
+static __always_inline void *
+packet_start(struct __sk_buff *skb)
+{
+	return (void *)(long)*(volatile __u32 *)&skb->data;
+}
+
+static __always_inline void *
+packet_end(struct __sk_buff *skb)
+{
+	return (void *)(long)*(volatile __u32 *)&skb->data_end;
+}
+
 /* `length` bytes at `offset`, pulled into the linear part when they are not there yet.
  * NULL: the packet is shorter. Pointers taken before are dead afterwards.
  */
 static __always_inline void *
 packet_at(struct __sk_buff *skb, __u32 offset, __u32 length)
 {
-	void *data = (void *)(long)skb->data;
-	void *end = (void *)(long)skb->data_end;
+	void *data = packet_start(skb);
 
-	if (data + offset + length > end) {
+	if (data + offset + length > packet_end(skb)) {
 		if (bpf_skb_pull_data(skb, offset + length))
 			return NULL;
-		data = (void *)(long)skb->data;
-		end = (void *)(long)skb->data_end;
-		if (data + offset + length > end)
+		data = packet_start(skb);
+		if (data + offset + length > packet_end(skb))
 			return NULL;
 	}
 	return data + offset;

@@ -243,24 +243,31 @@ class Map:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every row, 0.3 us each. Rows that change meanwhile may be missed or come twice."""
-        key_size, value_size, room = self.spec.key_size, self._value_size, BATCH
+        key_size, value_size = self.spec.key_size, self._value_size
+        for keys, values, count in self._batches():
+            for place in range(count):
+                yield (
+                    keys[place * key_size : (place + 1) * key_size],
+                    values[place * value_size : (place + 1) * value_size],
+                )
+
+    def count(self) -> int:
+        """How many rows there are, without making an object of each."""
+        return sum(count for _, _, count in self._batches())
+
+    def _batches(self) -> Iterator[tuple[bytes, bytes, int]]:
+        room = BATCH
         last: ctypes.Array[ctypes.c_char] | None = None
-        while True:
-            keys = ctypes.create_string_buffer(key_size * room)
-            values = ctypes.create_string_buffer(value_size * room)
-            token = ctypes.create_string_buffer(max(key_size, 8))
+        done = False
+        while not done:
+            keys = ctypes.create_string_buffer(self.spec.key_size * room)
+            values = ctypes.create_string_buffer(self._value_size * room)
+            token = ctypes.create_string_buffer(max(self.spec.key_size, 8))
             done, count, grow = self._lookup_batch(last, token, keys, values, room)
             if grow:
                 room *= 2
                 continue
-            all_keys, all_values = keys.raw, values.raw
-            for place in range(count):
-                yield (
-                    all_keys[place * key_size : (place + 1) * key_size],
-                    all_values[place * value_size : (place + 1) * value_size],
-                )
-            if done:
-                return
+            yield keys.raw, values.raw, count
             last = token
 
     def _lookup_batch(

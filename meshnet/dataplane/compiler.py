@@ -1,11 +1,13 @@
 """bpf/*.c -> bytecode, by BCC as a compiler only. Runs as a child process of its own.
 
-    python -m meshnet.dataplane.compiler DIRECTORY [SOURCE]
+    python -m meshnet.dataplane.compiler [DIRECTORY [SOURCE]]
 
-writes the artifact for the sources into DIRECTORY and prints its path; one that is there
-already is left alone. BCC's LLVM may end the process without an exception, changes the
-working directory and cannot compile in two threads, so nobody else imports this module:
-`artifact.produce` starts it and reads its standard error.
+writes the artifact for the sources into DIRECTORY (the package's own, for a wheel, when none
+is given) and prints its path; one that is there already is left alone.
+
+BCC's LLVM may end the process without an exception, changes the working directory and cannot
+compile in two threads, so nobody else imports this module: `artifact.produce` starts it and
+reads its standard error.
 
 docs/design/0001-bcc-as-a-compiler.md has the reasons.
 """
@@ -80,9 +82,12 @@ def main(directory: Path, source: Path) -> None:
             print(f"compiling {program}.c", file=sys.stderr, flush=True)
             programs[program] = _compile(source, program)
         artifact.write(wanted, artifact.Artifact(digest, programs, _versions()))
+    if directory == artifact.SHIPPED:
+        for older in set(directory.glob("*.json")) - {wanted}:
+            older.unlink()  # a wheel carries one
     print(wanted)
 
 
 if __name__ == "__main__":
     given = [Path(argument).resolve() for argument in sys.argv[1:]]
-    main(given[0], given[1] if len(given) > 1 else artifact.SOURCE)
+    main(*given, *(artifact.SHIPPED, artifact.SOURCE)[len(given) :])

@@ -123,5 +123,5 @@ def usage(opened: Map, nodes: NodeMaps, events: EventRing) -> MapUsage:
     elif spec.type is MapType.PERCPU_ARRAY:
         entries, limit = sum(any(value) for _, value in opened.items()), spec.max_entries
     else:
-        entries, limit = sum(1 for _ in opened.items()), spec.max_entries
+        entries, limit = opened.count(), spec.max_entries
     return MapUsage(name=spec.name, entries=entries, max_entries=limit)

@@ -149,8 +149,8 @@ def load_generation(
     for name, opened in sorted(maps.items()):
         digest.update(f"{name} {opened.id}\n".encode())
     pinned = directory / f"gen-{digest.hexdigest()[:16]}"
-    if pinned.is_dir():
-        return _adopt(pinned)
+    if adopted := _adopt(pinned):
+        return adopted
 
     loading = directory / f"{pinned.name}-loading"
     shutil.rmtree(loading, ignore_errors=True)
@@ -165,14 +165,15 @@ def load_generation(
     return attrs.evolve(generation, directory=pinned)
 
 
-def _adopt(pinned: Path) -> Generation:
-    programs = {}
-    for name in PROGRAMS:
-        fd = bpf.open_pin(pinned / name)
-        if fd is None:
-            raise LayoutDrift(f"{pinned / name} is gone: remove {pinned} and start the agent again")
-        programs[name] = fd
-    return Generation(pinned, programs)
+def _adopt(pinned: Path) -> Generation | None:
+    """What is pinned there, if all of it is; the rest of one half removed goes."""
+    programs = {name: fd for name in PROGRAMS if (fd := bpf.open_pin(pinned / name)) is not None}
+    found = Generation(pinned, programs)
+    if len(programs) == len(PROGRAMS):
+        return found
+    found.close()
+    shutil.rmtree(pinned, ignore_errors=True)
+    return None
 
 
 def _load(

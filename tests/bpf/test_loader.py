@@ -200,3 +200,15 @@ def test_many_rows_are_written_and_read_in_batches(east: Node) -> None:
     east.dataplane.update_ipcache(rows, ())
 
     assert east.dataplane.ipcache() == rows
+
+
+def test_a_generation_that_was_half_removed_is_loaded_again(east: Node) -> None:
+    (generation,) = east.directory.glob("gen-*")
+    (generation / "encapsulate").unlink()
+
+    heir = again(east)
+    heir.dataplane.configure(config())
+
+    assert {path.name for path in generation.iterdir()} >= set(PROGRAMS)
+    assert heir.from_web(TO_WEST).verdict == REDIRECT
+    heir.dataplane.close()
