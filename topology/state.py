@@ -111,5 +111,14 @@ def load_all() -> list[LabState]:
 def remove(lab: str) -> None:
     """Forget it. Absent is not an error."""
     shutil.rmtree(directory(lab), ignore_errors=True)
+    sweep(lab)
+
+
+def sweep(lab: str) -> bool:
+    """Remove drafts of entries that a killed `up` left. Whether there were any."""
+    drafts = list(LABS.glob(f".{lab}.*"))
+    for draft in drafts:
+        shutil.rmtree(draft, ignore_errors=True)
     with contextlib.suppress(OSError):  # other labs are there
         LABS.rmdir()
+    return bool(drafts)

@@ -12,10 +12,12 @@ so the kernel reaps orphans; its end is the end of everything in the host.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -26,8 +28,9 @@ from typing import Any, NoReturn
 import attrs
 
 from meshnet.errors import LabError, MeshnetError
+from meshnet.host import namespace
 from meshnet.host.cgroup import Cgroup
-from meshnet.host.namespace import Namespace, enter_process, unshare
+from meshnet.host.namespace import Namespace, unshare
 from topology.model import LabNode
 from topology.netns import root
 
@@ -39,6 +42,10 @@ PR_SET_PDEATHSIG = 1
 PR_CAPBSET_DROP = 24
 MACHINE_CAPABILITIES = (16, 17, 22, 25, 27)
 """SYS_MODULE, SYS_RAWIO, SYS_BOOT, SYS_TIME, MKNOD: there is no namespace for what they touch."""
+
+# <asm-generic/ioctls.h>
+TIOCSPTLCK = 0x40045431
+TIOCGPTPEER = 0x5441
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,16 +75,26 @@ def environment(lab: str, node: str, own: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def enter(pid: int, cgroup: Cgroup) -> None:
+def enter(init: int, cgroup: Cgroup) -> None:
     """Move the calling process into a host, all but its PID: its children have one there.
+
+    Args:
+        init: a pidfd of the host's init.
 
     Raises:
         NotFound: its init has ended.
     """
     cgroup.enter()
-    enter_process(pid, NAMESPACES)
+    namespace.enter(init, NAMESPACES)
     _drop_machine_capabilities()
     os.chdir("/")
+
+
+def open_terminal(pid: int) -> tuple[int, int]:
+    """Master and slave of a pseudo terminal that the host of that init knows as its own."""
+    master = os.open(f"/proc/{pid}/root/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+    return master, fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
 
 
 @attrs.define

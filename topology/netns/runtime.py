@@ -12,7 +12,7 @@ import attrs
 from meshnet.errors import ConfigError, LabError, NotFound
 from meshnet.host import capability, cgroup, process
 from meshnet.host.cgroup import Cgroup
-from meshnet.host.namespace import children_in_pid_namespace
+from meshnet.host.namespace import children_in_pid_namespace, opened
 from meshnet.netlink import fabric
 from topology import state
 from topology.model import BRIDGE_KIND, HOST_KIND, Lab, LabNode, LinkEnd, RuntimeKind
@@ -203,13 +203,22 @@ def entrance(lab: LabState, node: str) -> Iterator[Callable[[], None]]:
     group = lab_cgroup(lab.name).child(node)
     env = host.environment(lab.name, node, lab.nodes[node].env)
 
-    def enter() -> None:
-        host.enter(pid, group)
-        os.environ.clear()
-        os.environ.update(env)
+    if group.is_frozen():
+        raise LabError(f"node {node!r} is frozen: `meshnet lab fault {lab.name} heal` thaws it")
 
-    with children_in_pid_namespace(pid):
+    with opened(pid) as init, children_in_pid_namespace(init):
+
+        def enter() -> None:
+            host.enter(init, group)
+            os.environ.clear()
+            os.environ.update(env)
+
         yield enter
+
+
+def open_terminal(lab: LabState, node: str) -> tuple[int, int]:
+    """Master and slave of a pseudo terminal of that host."""
+    return host.open_terminal(live_pid(lab, node))
 
 
 def kill(lab: LabState, node: str) -> None:
