@@ -31,6 +31,12 @@ TIMEOUT_S = 10.0
 COMMIT_TIMEOUT_S = 30.0
 """The inviter reads from our gateways before it answers."""
 
+_UNANSWERED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+"""Another signer may do better."""
 _MISTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification")
 
 
@@ -84,8 +90,7 @@ class EnrolmentClient:
                         f"{endpoint} is no signer of cluster {self._cluster!r}: its certificate "
                         "is not signed by that cluster's mesh CA, or a clock is wrong"
                     ) from error
-                unanswered = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-                if code not in unanswered:
+                if code not in _UNANSWERED:
                     raise error_of(code, details) from error
                 failures.append(f"{endpoint}: {_spoken(code, details)}")
             else:

@@ -29,7 +29,7 @@ from meshnet.enrolment.probe import PATIENCE_S, GatewayProbe
 from meshnet.enrolment.remotes import Remotes
 from meshnet.enrolment.roster import GatewaysOf, gateways_of
 from meshnet.enrolment.tokens import Tokens
-from meshnet.errors import MeshnetError
+from meshnet.errors import ConfigError, MeshnetError
 from meshnet.kvstore.api import KV
 from meshnet.model.cluster import Cluster
 from meshnet.pki.ca import Signer
@@ -83,7 +83,7 @@ class EnrolmentServer:
         )
 
     async def start(self, addresses: Iterable[str]) -> tuple[int, ...]:
-        """Listen on each `host:port` (port 0: any) and answer the ports."""
+        """Listen on each `host:port` (port 0: any) and answer the ports. Raises ConfigError."""
         handlers = {
             "JoinNode": self._handler(JoinNodeRequest, self._admission.join),
             "Renew": self._handler(RenewRequest, self._admission.renew),
@@ -97,7 +97,12 @@ class EnrolmentServer:
             (grpc.method_handlers_generic_handler(SERVICE, handlers),)
         )
         credentials = grpc.dynamic_ssl_server_credentials(self._tls(), self._tls)
-        ports = tuple(self._server.add_secure_port(address, credentials) for address in addresses)
+        try:
+            ports = tuple(self._server.add_secure_port(each, credentials) for each in addresses)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"enrolment cannot listen: {error}: does another agent run?"
+            ) from error
         await self._server.start()
         return ports
 

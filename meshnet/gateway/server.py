@@ -17,7 +17,7 @@ import grpc.aio
 import structlog
 from etcd3 import etcdrpc
 
-from meshnet.errors import PermissionRefused, Refused
+from meshnet.errors import ConfigError, PermissionRefused, Refused
 from meshnet.gateway.callers import Caller, Callers
 from meshnet.gateway.filter import Exports
 from meshnet.gateway.relay import WatchRelay
@@ -60,7 +60,7 @@ class Gateway:
         self._log = structlog.get_logger(component="gateway")
 
     async def start(self, addresses: Iterable[str]) -> tuple[int, ...]:
-        """Listen on each `host:port` (port 0: any) and answer the ports."""
+        """Listen on each `host:port` (port 0: any) and answer the ports. Raises ConfigError."""
         handlers = {
             "Range": grpc.unary_unary_rpc_method_handler(
                 self._range,
@@ -83,7 +83,12 @@ class Gateway:
         credentials = grpc.dynamic_ssl_server_credentials(
             self._tls(), self._tls, require_client_authentication=True
         )
-        ports = tuple(self._server.add_secure_port(address, credentials) for address in addresses)
+        try:
+            ports = tuple(self._server.add_secure_port(each, credentials) for each in addresses)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"mesh gateway cannot listen: {error}: does another agent run?"
+            ) from error
         await self._server.start()
         return ports
 

@@ -13,6 +13,9 @@ import etcd3.etcdrpc as pb
 import grpc
 import pytest
 
+from meshnet.errors import ConfigError
+from meshnet.gateway.server import Gateway
+from meshnet.kvstore.channel import Connections
 from meshnet.model.remote import RemoteState
 from meshnet.pki.certificate import Profile
 from tests.support.gateway import (
@@ -160,3 +163,13 @@ async def _presented(scene: Scene) -> str:
     shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
     return hashlib.sha256(shown).hexdigest()
+
+
+async def test_second_agent_on_the_port_fails_instead_of_sharing_it(scene: Scene) -> None:
+    connections = Connections(
+        [scene.clusters.etcd.endpoint], scene.clusters.east.etcd_tls(), server="etcd"
+    )
+    second = Gateway("east", scene.clusters.east.pki, connections)
+
+    with pytest.raises(ConfigError, match=r"^mesh gateway cannot listen: .*another agent run\?$"):
+        await second.start([scene.endpoint])
