@@ -106,7 +106,7 @@ def init(
 
     paths = Paths.from_environment()
     wanted = Founding(cluster=cluster, node=chosen, underlay=underlay, etcd=external)
-    asyncio.run(found_cluster(wanted, paths, say=console.progress, missing=lambda: missing(paths)))
+    finish(found_cluster(wanted, paths, say=console.progress, missing=lambda: missing(paths)))
     _show_member(cluster, chosen, output)
     if output.for_people:
         console.progress("next: `meshnet cluster token` here, `meshnet cluster join TOKEN` there")
