@@ -48,12 +48,13 @@ class Sizes:
     prefixes: int = 65_536
     nodes: int = 25_000
     seen_identities: int = 65_536
-    events_bytes: int = 16 << 20
-    """A power of two, and a multiple of the page size."""
+    events_bytes: int = 1 << 20
+    """A power of two, and a multiple of the page size. Twice this is in the agent's RSS from the
+    start, since the kernel maps the ring twice and at once (seen: 32 MB for 16 MB)."""
 
     @classmethod
     def lab(cls) -> Sizes:
-        """For many nodes on one machine: a quarter of a megabyte each, not 30."""
+        """For many nodes on one machine."""
         return cls(
             endpoints=256,
             ipcache=16_384,
