@@ -21,7 +21,9 @@ from tests.support.mesh import (
     Borrowed,
     as_mirrored,
     contents,
+    entry,
     introduction,
+    ip_key,
     node,
     node_key,
     put_all,
@@ -123,14 +125,17 @@ async def test_a_remote_that_was_left_without_a_leader_goes_when_there_is_one(me
         await until(mesh.kv, schema.CACHES, lambda found: not found)
 
 
-async def test_a_remote_whose_record_is_poisoned_keeps_its_copy(mesh: Mesh) -> None:
+async def test_a_remote_whose_record_is_poisoned_is_mirrored_as_before(mesh: Mesh) -> None:
     await mesh.join(WEST)
     async with mesh.leading():
         await status_when(mesh.kv, lambda status: status.ready)
         await mesh.kv.put(schema.remote("west"), b"not json")
         await mesh.join(NORTH)
         await status_when(mesh.kv, lambda status: status.ready, cluster="north")
-        assert await contents(mesh.kv, schema.cache_nodes("west"))
+        late = dict([ip_key(entry(1, 200))])
+        await put_all(mesh.stores["west"], late)
+        wanted = as_mirrored(STATE | late)
+        await until(mesh.kv, schema.CACHES, lambda found: found == wanted)
 
 
 async def test_a_remotes_status_does_not_outlive_the_leader(mesh: Mesh) -> None:
