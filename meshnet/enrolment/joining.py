@@ -61,10 +61,13 @@ async def join_cluster(
     authorities = _check_authorities(token, reply)
     if plan:
         return reply
-    for profile, csr in csrs.items():
+    certificates = {
+        profile: Certificate.parse(reply.certificates.get(profile, "").encode()) for profile in csrs
+    }
+    for profile, certificate in certificates.items():
         subject = Subject.of(profile, token.cluster, node, addresses)
-        certificate = Certificate.parse(reply.certificates.get(profile, "").encode())
-        _check_certificate(certificate, csr, subject, authorities)
+        _check_certificate(certificate, csrs[profile], subject, authorities)
+    for profile, certificate in certificates.items():
         pki.save_certificate(profile, certificate.pem)
     for which, authority in authorities.items():
         pki.save_ca(which, authority.pem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from tests.support.enrolment import (
     running,
 )
 from tests.support.etcd import free_port
-from tests.support.trust import TrustedCluster
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(60)]
 
@@ -164,57 +162,6 @@ async def test_no_signer_answers(east: RunningCluster, pki: PkiStore) -> None:
     assert str(failure.value) == (
         f"no signer of cluster 'east' answers: {dead}: connection refused"
     )
-
-
-@contextlib.asynccontextmanager
-async def listener(certificate: bytes, key: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Whoever it is, it writes down what it is told."""
-    heard: list[bytes] = []
-
-    async def hear(data: bytes, _: grpc.aio.ServicerContext) -> bytes:
-        heard.append(data)
-        return b"{}"
-
-    server = grpc.aio.server()
-    handlers = {"JoinNode": grpc.unary_unary_rpc_method_handler(hear)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    credentials = grpc.ssl_server_credentials([(key, certificate)])
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    await server.start()
-    yield f"127.0.0.1:{port}", heard
-    await server.stop(grace=None)
-
-
-async def test_secret_is_sent_to_nobody_that_the_tokens_ca_has_not_signed_as_a_signer(
-    east: RunningCluster, pki: PkiStore, tmp_path: Path
-) -> None:
-    """Neither to a stranger of the same name, nor to a gateway of the very cluster."""
-    twin = TrustedCluster.create(tmp_path / "twin", "east", 1).pki.pair(Profile.ENROLMENT)
-    gateway = east.trusted.pki.pair(Profile.GATEWAY)
-    for certificate, key in (twin, gateway):
-        async with listener(certificate, key) as (endpoint, heard):
-            token = attrs.evolve(await east.token(TokenKind.NODE), endpoints=(endpoint,))
-
-            with pytest.raises(Refused) as refusal:
-                await join(token, pki)
-
-            assert heard == []
-            assert str(refusal.value) == (
-                f"{endpoint} is no signer of cluster 'east': its certificate is not signed by "
-                "that cluster's mesh CA, or a clock is wrong"
-            )
-
-
-async def test_signer_that_sends_nonsense_is_refused(east: RunningCluster, pki: PkiStore) -> None:
-    async with listener(*east.trusted.pki.pair(Profile.ENROLMENT)) as (endpoint, heard):
-        token = attrs.evolve(await east.token(TokenKind.NODE), endpoints=(endpoint,))
-
-        with pytest.raises(
-            Refused, match=r"^message is faulty: required field missing @ JoinNodeReply\.cluster; "
-        ):
-            await join(token, pki)
-
-        assert len(heard) == 1
 
 
 async def test_nonsense_sent_to_a_signer_is_refused(east: RunningCluster) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from meshnet.errors import PermissionRefused, Refused
 from meshnet.pki.ca import Signer
@@ -15,6 +17,7 @@ from meshnet.pki.certificate import (
     Subject,
     Usage,
     generate_key,
+    load_key,
     make_csr,
 )
 from meshnet.pki.verify import verify_ca, verify_peer, verify_renewal
@@ -124,6 +127,25 @@ def test_second_ca_hidden_behind_the_first_is_cut_off() -> None:
 def test_leaf_is_no_ca() -> None:
     with pytest.raises(Refused, match=r"^certificate CN=n1 is not that of a CA$"):
         verify_ca(issue().pem, now=NOW)
+
+
+def test_ca_that_another_ca_stands_above_is_refused() -> None:
+    """An intermediate would be worth whatever the CA above it signs next."""
+    ours = WEST.mesh.certificate.parsed
+    intermediate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "below")]))
+        .issuer_name(ours.subject)
+        .public_key(load_key(KEY).public_key())
+        .serial_number(1)
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(load_key(WEST.mesh.key_pem()), hashes.SHA256())
+    )
+
+    with pytest.raises(Refused, match=r"^CA certificate CN=below is not self-signed$"):
+        verify_ca(Certificate(intermediate).pem, now=NOW)
 
 
 def test_expired_ca_is_refused() -> None:
