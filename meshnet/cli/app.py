@@ -43,7 +43,6 @@ app.add_typer(lab.app, name="lab")
 run.register(app)
 maps.register(app)
 doctor.register(app)
-app.add_typer(lab.app, name="lab")
 
 
 def _print_version(wanted: bool) -> None:
