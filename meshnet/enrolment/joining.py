@@ -27,7 +27,7 @@ from meshnet.pki.token import JoinToken
 from meshnet.pki.verify import verify_ca, verify_peer
 
 
-async def join_cluster(
+async def enrol_node(
     token: JoinToken,
     pki: PkiStore,
     *,

@@ -9,7 +9,7 @@ import attrs
 import grpc
 import pytest
 
-from meshnet.enrolment.joining import join_cluster
+from meshnet.enrolment.joining import enrol_node
 from meshnet.enrolment.messages import SERVICE
 from meshnet.enrolment.nodes import Contacts
 from meshnet.enrolment.server import EnrolmentServer
@@ -57,7 +57,7 @@ async def test_new_nodes_certificate_opens_etcd_and_its_mirrors_does_not(
 ) -> None:
     token = await east.token(TokenKind.NODE)
 
-    reply = await join_cluster(token, pki, node="east-2", addresses=(SECOND,))
+    reply = await enrol_node(token, pki, node="east-2", addresses=(SECOND,))
 
     assert reply.cluster == east.trusted.cluster
     node = client_of(pki, Profile.NODE, reply.etcd_endpoints[0])
@@ -75,10 +75,10 @@ async def test_join_that_died_after_the_signers_answer_succeeds_when_tried_again
     east: RunningCluster, pki: PkiStore
 ) -> None:
     token = await east.token(TokenKind.NODE)
-    await join_cluster(token, pki, node="east-2", addresses=(SECOND,))
+    await enrol_node(token, pki, node="east-2", addresses=(SECOND,))
     pki.certificate_path(Profile.NODE).unlink()
 
-    await join_cluster(token, pki, node="east-2", addresses=(SECOND,))
+    await enrol_node(token, pki, node="east-2", addresses=(SECOND,))
 
     assert pki.certificate(Profile.NODE) is not None
 
@@ -88,17 +88,17 @@ async def test_plan_writes_nothing_and_leaves_the_token_good(
 ) -> None:
     token = await east.token(TokenKind.NODE)
 
-    await join_cluster(token, pki, node="east-2", addresses=(SECOND,), plan=True)
+    await enrol_node(token, pki, node="east-2", addresses=(SECOND,), plan=True)
 
     assert not pki.directory.exists()
-    await join_cluster(token, pki, node="east-2", addresses=(SECOND,))
+    await enrol_node(token, pki, node="east-2", addresses=(SECOND,))
 
 
 async def test_second_signer_admits_nodes_without_the_first(
     east: RunningCluster, pki: PkiStore, tmp_path: Path
 ) -> None:
     token = await east.token(TokenKind.NODE, signer=True)
-    await join_cluster(token, pki, node="east-2", addresses=(FIRST,))
+    await enrol_node(token, pki, node="east-2", addresses=(FIRST,))
     contacts = Contacts(etcd_endpoints=(east.etcd.endpoint,), signers=())
     second = EnrolmentServer.of(east.kv, east.trusted.cluster, pki, contacts)
     (port,) = await second.start(["127.0.0.1:0"])
@@ -108,7 +108,7 @@ async def test_second_signer_admits_nodes_without_the_first(
         endpoints=(f"127.0.0.1:{free_port()}", f"127.0.0.1:{port}"),
     )
     third = PkiStore(tmp_path / "third")
-    await join_cluster(another, third, node="east-3", addresses=(SECOND,))
+    await enrol_node(another, third, node="east-3", addresses=(SECOND,))
 
     node = client_of(third, Profile.NODE, east.etcd.endpoint)
     assert await node.revision() > 0
@@ -117,14 +117,14 @@ async def test_second_signer_admits_nodes_without_the_first(
 
 
 async def join(token: JoinToken, pki: PkiStore) -> None:
-    await join_cluster(token, pki, node="east-2", addresses=(SECOND,))
+    await enrol_node(token, pki, node="east-2", addresses=(SECOND,))
 
 
 async def test_signers_refusals_reach_the_joiner_word_for_word(
     east: RunningCluster, pki: PkiStore, tmp_path: Path
 ) -> None:
     used = await east.token(TokenKind.NODE)
-    await join_cluster(used, PkiStore(tmp_path / "x"), node="east-9", addresses=(SECOND,))
+    await enrol_node(used, PkiStore(tmp_path / "x"), node="east-9", addresses=(SECOND,))
     unknown = attrs.evolve(used, secret=new_secret())
     good = await east.token(TokenKind.NODE)
 
@@ -136,7 +136,7 @@ async def test_signers_refusals_reach_the_joiner_word_for_word(
     with pytest.raises(TokenRefused, match=r"^token is unknown to cluster 'east' or has expired"):
         await join(unknown, pki)
     with pytest.raises(Refused, match=r"^node 'east-1' is live in cluster 'east': choose another"):
-        await join_cluster(good, pki, node="east-1", addresses=(SECOND,))
+        await enrol_node(good, pki, node="east-1", addresses=(SECOND,))
 
 
 async def test_mesh_token_is_refused_before_anything_is_sent(

@@ -10,7 +10,7 @@ import attrs
 import grpc
 import pytest
 
-from meshnet.enrolment.joining import join_cluster
+from meshnet.enrolment.joining import enrol_node
 from meshnet.enrolment.messages import SERVICE, JoinNodeReply, JoinNodeRequest, decode, encode
 from meshnet.enrolment.nodes import Contacts, NodeAdmission
 from meshnet.enrolment.tokens import Tokens
@@ -54,7 +54,7 @@ def pki(tmp_path: Path) -> PkiStore:
 
 
 async def join(token: JoinToken, pki: PkiStore) -> None:
-    await join_cluster(token, pki, node="east-2", addresses=(SECOND,))
+    await enrol_node(token, pki, node="east-2", addresses=(SECOND,))
 
 
 Answer = Callable[[bytes], Awaitable[bytes]]

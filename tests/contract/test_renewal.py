@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from meshnet.enrolment.joining import join_cluster
+from meshnet.enrolment.joining import enrol_node
 from meshnet.enrolment.nodes import revoke
 from meshnet.enrolment.renewal import renew_due
 from meshnet.errors import PermissionRefused, Refused
@@ -50,7 +50,7 @@ def pki(tmp_path: Path) -> PkiStore:
 
 
 async def join(token: JoinToken, pki: PkiStore) -> None:
-    await join_cluster(token, pki, node="east-2", addresses=(SECOND,))
+    await enrol_node(token, pki, node="east-2", addresses=(SECOND,))
 
 
 def age(east: RunningCluster, pki: PkiStore, node: str, days: dict[Profile, int]) -> None:
