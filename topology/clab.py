@@ -44,7 +44,9 @@ def read(path: Path) -> Lab:
     topology = source.data["topology"]
     nodes = {name: _node(source, topology, name) for name in topology.get("nodes") or {}}
     if not nodes:
-        raise source.error(("topology",), "a lab without nodes: add them under topology.nodes")
+        raise source.error(
+            ("topology", "nodes"), "a lab without nodes: add them under topology.nodes"
+        )
     links = tuple(_links(source, topology, nodes))
     return Lab(name=source.data["name"], file=source.path, nodes=nodes, links=links)
 
@@ -81,10 +83,11 @@ def _check_schema(source: Source) -> None:
 def _innermost(error: ValidationError) -> ValidationError:
     """The fault itself, from under the alternatives that a schema offers (`oneOf`).
 
-    A branch fails in its own way; the one that got deepest into the value is meant.
+    Each fails in its own way; the one that got deepest into the value is meant, and
+    never the one of another type altogether.
     """
     while error.context:
-        error = max(error.context, key=lambda e: len(e.absolute_path))
+        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
     return error
 
 

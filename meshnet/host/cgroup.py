@@ -67,6 +67,9 @@ class Cgroup:
         (self.path / "cgroup.freeze").write_text("1" if frozen else "0")
         self._await_event("frozen", "1" if frozen else "0")
 
+    def is_frozen(self) -> bool:
+        return (self.path / "cgroup.freeze").read_text().strip() == "1"
+
     def kill(self) -> None:
         """SIGKILL to every process in it and below it, frozen ones too; returns when they
         are gone. A group that does not exist has none.

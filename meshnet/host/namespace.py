@@ -32,7 +32,25 @@ class Namespace(enum.IntFlag):
     NET = 0x40000000
 
 
-def enter_process(pid: int, kinds: Namespace) -> None:
+@contextlib.contextmanager
+def opened(pid: int) -> Iterator[int]:
+    """A pidfd of a process: what `enter` takes. It means that process whatever the PID
+    namespace of whoever uses it, and never another one.
+
+    Raises:
+        NotFound: the process has ended.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError as error:
+        raise NotFound(f"process {pid} has ended, and its namespaces with it") from error
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)
+
+
+def enter(pidfd: int, kinds: Namespace) -> None:
     """Enter several namespaces of a process in one step: all of them or none.
 
     With `PID` only children made afterwards are inside. With `MOUNT` the working
@@ -42,14 +60,13 @@ def enter_process(pid: int, kinds: Namespace) -> None:
         NotFound: the process has ended.
         PermissionRefused: not root.
     """
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError as error:
-        raise NotFound(f"process {pid} has ended, and its namespaces with it") from error
-    try:
-        _setns(pidfd, kinds, f"the namespaces of process {pid}")
-    finally:
-        os.close(pidfd)
+    _setns(pidfd, kinds, "the namespaces of a process")
+
+
+def enter_process(pid: int, kinds: Namespace) -> None:
+    """The same by PID, for a caller in the PID namespace where it is valid."""
+    with opened(pid) as pidfd:
+        enter(pidfd, kinds)
 
 
 def enter_path(path: Path | str, kind: Namespace) -> None:
@@ -71,13 +88,13 @@ def enter_path(path: Path | str, kind: Namespace) -> None:
 
 
 @contextlib.contextmanager
-def children_in_pid_namespace(pid: int) -> Iterator[None]:
-    """Processes forked in this block are in the PID namespace of `pid`; we stay outside.
+def children_in_pid_namespace(pidfd: int) -> Iterator[None]:
+    """Processes forked in this block are in that PID namespace; we stay outside.
 
     No thread can be started inside the block: the kernel refuses one whose PID
     namespace would differ from its process's.
     """
-    enter_process(pid, Namespace.PID)
+    enter(pidfd, Namespace.PID)
     try:
         yield
     finally:

@@ -28,15 +28,18 @@ class Netlink(Protocol):
         self, ifname: str, *, port: int, mtu: int, addresses: tuple[Address, ...]
     ) -> tuple[int, str]:
         """The metadata-mode vxlan device (external, nolearning, udp6 zero checksums
-        accepted), not yet up; the given host addresses (/32, /128) are on it. Returns
-        (ifindex, MAC). A device of that name and another shape is replaced."""
+        accepted), not yet up; the given host addresses (/32, /128) are on it. It has no ARP:
+        a packet routed to it goes out at once, to its own MAC. Returns (ifindex, MAC). A
+        device of that name and another shape is replaced."""
 
     async def set_up(self, ifindex: int) -> None: ...
 
     async def create_veth(self, spec: VethSpec) -> Veth:
         """Both ends, addressed and up, with permanent neighbours on both sides, host
         routes (RTPROTO_MESHNET) to its addresses, and IPv6 DAD off. Idempotent: an
-        existing one is made to match. All or nothing."""
+        existing one is made to match. All or nothing. Raises NotFound or UsageError where
+        `spec.netns` is no network namespace, AlreadyExists where `spec.ifname` is taken
+        in it."""
 
     async def list_veths(self, prefix: str) -> dict[str, int]:
         """Host-side names starting with `prefix` -> ifindex."""
@@ -44,7 +47,7 @@ class Netlink(Protocol):
     async def delete_link(self, ifname: str) -> None: ...
 
     async def list_routes(self) -> list[Route]:
-        """Routes in the main table with our protocol number."""
+        """Routes in the main table with our protocol number, those of the veths too."""
 
     async def replace_route(self, route: Route) -> None: ...
 
