@@ -146,13 +146,13 @@ class KernelDataplane:
             self._generation = None
 
     def unload(self) -> None:
-        """Links first, so that no packet meets half a dataplane."""
+        """Links first, so that no packet meets half a dataplane. What is open stays open:
+        who shares this object may still read it, and a closed number would be another's."""
         for name in self._links.names():
             self._links.detach(name)
         loader.remove_generations(self._directory, keep=None)
         shutil.rmtree(self._directory / "maps", ignore_errors=True)
         shutil.rmtree(self._directory / "links", ignore_errors=True)
-        self.close()
 
 
 _ENDPOINT_HOOKS = {"from_endpoint": Attach.TCX_INGRESS, "to_endpoint": Attach.TCX_EGRESS}
