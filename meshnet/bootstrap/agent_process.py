@@ -136,7 +136,7 @@ After=network-online.target
 Type=exec
 ExecStart={" ".join(argv)}
 {environment}
-Restart=always
+Restart=on-failure
 RestartSec=1
 # endpoints' processes and etcd go on while the agent is replaced
 KillMode=process

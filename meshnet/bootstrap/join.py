@@ -58,8 +58,10 @@ async def plan_join(wanted: Enlisting, paths: Paths, *, say: Say) -> Plan:
 
     Raises: as `join_cluster`.
     """
-    underlay = await _survey(wanted, paths, say)
+    underlay = await _survey(wanted, paths)
     keys = {profile: generate_key() for profile in NODE_PROFILES}  # for the questions only
+    say(f"underlay is {underlay.ifname} ({', '.join(map(str, underlay.addresses))})")
+    say(f"asking cluster {wanted.token.cluster} whether {wanted.node} may join")
     reply = await _ask(wanted, underlay, keys, plan=True)
     return Plan(cluster=reply.cluster, underlay=underlay, etcd_endpoints=reply.etcd_endpoints)
 
@@ -76,7 +78,7 @@ async def join_cluster(wanted: Enlisting, paths: Paths, *, say: Say, missing: Mi
         MeshnetError: the agent ended while it started.
         Timeout: the agent did not become ready.
     """
-    underlay = await _survey(wanted, paths, say)
+    underlay = await _survey(wanted, paths)
     store = PkiStore(paths.pki)
     async with contextlib.AsyncExitStack() as undo:
         undo.callback(sweep.sweep_files, paths, keep_keys=True)
@@ -96,13 +98,12 @@ async def join_cluster(wanted: Enlisting, paths: Paths, *, say: Say, missing: Mi
     return settings
 
 
-async def _survey(wanted: Enlisting, paths: Paths, say: Say) -> Underlay:
+async def _survey(wanted: Enlisting, paths: Paths) -> Underlay:
     """What can be known on this host, before anybody is asked."""
     wanted.token.require(TokenKind.NODE)
     capability.require_all()
     require_no_cluster(paths)
     underlay = await Rtnl().find_underlay(wanted.underlay)
-    say(f"underlay is {underlay.ifname} ({', '.join(map(str, underlay.addresses))})")
     await asyncio.to_thread(artifact.find)  # seconds, where nobody has compiled this version
     return underlay
 

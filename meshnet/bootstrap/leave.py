@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable
 
 from meshnet import config
 from meshnet.bootstrap import sweep
 from meshnet.bootstrap.agent_process import for_this_host
-from meshnet.bootstrap.init import LOOPBACK, Say, managed_etcd
+from meshnet.bootstrap.init import LOOPBACK, Say, managed_etcd, open_etcd
 from meshnet.config import Paths, Settings
 from meshnet.errors import AgentUnreachable, Refused
 from meshnet.host import capability
 from meshnet.netlink.rtnl import Rtnl
+from meshnet.registry import schema
 
 
 async def leave_cluster(
@@ -19,26 +21,27 @@ async def leave_cluster(
     *,
     force: bool,
     say: Say,
-    other_nodes: Callable[[], Sequence[str]],
     drain: Callable[[], None],
 ) -> None:
     """Drain this node, stop its agent (and its etcd), and remove its files.
 
     Args:
         force: go on without the agent, without etcd, and although others need this etcd.
-        other_nodes: asks the agent for the cluster's other nodes.
         drain: asks the agent to take this node out of etcd and the kernel.
 
     Raises:
         CapabilityMissing: not root.
         ConfigError: this node is in no cluster.
         Refused: others need the etcd that this node runs; or etcd does not answer.
+        Unreachable: the etcd that this node runs does not answer.
         AgentUnreachable: the agent does not answer.
     """
     capability.require_root()
     settings = config.load(paths) if paths.config.exists() or not force else None
     if settings is not None:
-        await _drain(settings, force=force, say=say, other_nodes=other_nodes, drain=drain)
+        if settings.etcd.managed and not force:
+            await _require_last(settings)
+        await _drain(settings, force=force, say=say, drain=drain)
     await for_this_host(paths).stop()
     # whatever the settings say, or said: a member that runs here is this node's
     await managed_etcd(paths, "", LOOPBACK).stop()
@@ -46,24 +49,24 @@ async def leave_cluster(
     sweep.sweep_files(paths)
 
 
-async def _drain(
-    settings: Settings,
-    *,
-    force: bool,
-    say: Say,
-    other_nodes: Callable[[], Sequence[str]],
-    drain: Callable[[], None],
-) -> None:
+async def _require_last(settings: Settings) -> None:
+    """Raises Refused when other nodes are alive, which need the etcd that runs here."""
+    async with open_etcd(settings.etcd) as kv:
+        prefix = schema.nodes(settings.cluster)
+        names = [pair.key.removeprefix(prefix) for pair in (await kv.list(prefix)).pairs]
+    others = [name for name in names if name != settings.node]
+    if others:
+        raise Refused(
+            f"node {settings.node} runs the etcd of cluster {settings.cluster}, which "
+            f"{', '.join(others)} would lose: run `meshnet cluster leave` there first, or give "
+            "--force here"
+        )
+
+
+async def _drain(settings: Settings, *, force: bool, say: Say, drain: Callable[[], None]) -> None:
+    say(f"draining node {settings.node}")
     try:
-        others = other_nodes() if settings.etcd.managed else ()
-        if others and not force:
-            raise Refused(
-                f"node {settings.node} runs the etcd of cluster {settings.cluster}, which "
-                f"{', '.join(others)} would lose: run `meshnet cluster leave` there first, or "
-                "give --force here"
-            )
-        say(f"draining node {settings.node}")
-        drain()
+        await asyncio.to_thread(drain)
     except AgentUnreachable as error:
         if not force:
             raise

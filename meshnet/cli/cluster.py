@@ -231,20 +231,10 @@ def leave(
     paths = Paths.from_environment()
     client = AgentClient(paths)
 
-    def other_nodes() -> list[str]:
-        here = client.get("status")
-        ours = (here["cluster"]["name"], here["node"]["name"])
-        nodes = ((each["cluster"], each["name"]) for each in client.get("nodes"))
-        return sorted(name for cluster, name in nodes if cluster == ours[0] and name != ours[1])
-
     def drain() -> None:
         client.post("leave", body={"force": force})
 
-    finish(
-        leave_cluster(
-            paths, force=force, say=console.progress, other_nodes=other_nodes, drain=drain
-        )
-    )
+    finish(leave_cluster(paths, force=force, say=console.progress, drain=drain))
     console.progress("this host is in no cluster any more")
 
 

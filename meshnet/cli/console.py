@@ -128,7 +128,8 @@ def text(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case Mapping():
-            return ",".join(f"{key}={value[key]}" for key in sorted(value)) or "-"
+            pairs = (f"{key}={value[key]}" if value[key] != "" else key for key in sorted(value))
+            return ",".join(pairs) or "-"
         case list() | tuple():
             return ",".join(text(item) for item in value)
         case _:

@@ -44,13 +44,13 @@ CGROUP = "meshnet"
 """Below the root of cgroup v2: every command that runs in an endpoint of this host."""
 FOLLOW_S = 0.2
 
-# what stands after the first word belongs to the command, with or without `--`
+# what stands after CMD belongs to CMD, with or without `--` before it
 COMMAND_SETTINGS = {"allow_interspersed_args": False}
 
 
 def register(app: typer.Typer) -> None:
     app.command("run", context_settings=COMMAND_SETTINGS)(run)
-    app.command("exec", context_settings=COMMAND_SETTINGS)(exec_)
+    app.command("exec")(exec_)
     app.command("logs")(logs)
 
 
@@ -122,23 +122,21 @@ def _run_here(
     client: AgentClient, endpoint: dict[str, Any], command: list[str], *, tty: bool
 ) -> int:
     """Run it in the foreground; the endpoint is gone when this returns."""
-    with _taken_away(client, endpoint):
-        return _supervised(endpoint, command, tty=tty, owned=_owner_of(client, endpoint))
-
-
-@contextlib.contextmanager
-def _taken_away(client: AgentClient, endpoint: dict[str, Any]) -> Iterator[None]:
-    """Take the endpoint away afterwards, whatever happened. An agent that saw its owner
-    end, or that is gone and will see it when it is back, needs no telling."""
     try:
-        yield
+        return _supervised(endpoint, command, tty=tty, owned=_owner_of(client, endpoint))
     finally:
-        try:
-            client.delete("endpoints", endpoint["namespace"], endpoint["name"])
-        except NotFound:
-            pass
-        except MeshnetError as error:
-            console.warn(f"the endpoint was left to the agent to take away: {error}")
+        _take_away(client, endpoint)
+
+
+def _take_away(client: AgentClient, endpoint: dict[str, Any]) -> None:
+    """An agent that saw its owner end, or that is gone and will see it when it is back,
+    needs no telling."""
+    try:
+        client.delete("endpoints", endpoint["namespace"], endpoint["name"])
+    except NotFound:
+        pass
+    except MeshnetError as error:
+        console.warn(f"the endpoint was left to the agent to take away: {error}")
 
 
 def _owner_of(
@@ -205,11 +203,12 @@ def _start_detached(
             os.dup2(source, target)
         enter(endpoint)
 
-    with contextlib.ExitStack() as on_failure:
-        on_failure.enter_context(_taken_away(client, endpoint))
+    try:
         child = process.hold(command, enter_detached)
         _let_go(child, _owner_of(client, endpoint, str(log)))
-        on_failure.pop_all()
+    except BaseException:
+        _take_away(client, endpoint)
+        raise
 
 
 def exec_(
