@@ -18,7 +18,7 @@ from topology.model import Lab, Link
 BOX_W, BOX_H = 132, 52
 GAP = 36
 MARGIN = 56
-ROW = 190
+ROW = 150
 """From the middle of one row to the middle of the next."""
 COLOURS = ("#2f6fb0", "#b3572c", "#3b8a57", "#7a4fa3", "#a83f5c", "#4c7d85")
 STYLE = (
@@ -31,10 +31,16 @@ STYLE = (
 
 @attrs.frozen
 class Spot:
-    """The middle of a node's box."""
+    """The middle of a node's box, and its width."""
 
     x: float
     y: float
+    width: float = BOX_W
+
+    def towards(self, other: Spot) -> Spot:
+        """Where a cable to `other` starts: a wide box has it right above or below."""
+        room = max(self.width / 2 - BOX_W / 2, 0)
+        return Spot(min(max(other.x, self.x - room), self.x + room), self.y)
 
 
 def svg(lab: Lab) -> str:
@@ -74,7 +80,10 @@ def _rows(lab: Lab) -> dict[str, Spot]:
     for number, names in enumerate((rows[0], middle, rows[1])):
         left = centre - (len(names) - 1) * (BOX_W + GAP) / 2
         for index, name in enumerate(names):
-            spots[name] = Spot(left + index * (BOX_W + GAP), top + number * ROW)
+            # one switch is as wide as the picture, so that its cables keep apart
+            alone = number == 1 and len(names) == 1
+            width = widest * (BOX_W + GAP) - GAP if alone else BOX_W
+            spots[name] = Spot(left + index * (BOX_W + GAP), top + number * ROW, width)
     return spots
 
 
@@ -113,14 +122,16 @@ def _frames(lab: Lab, spots: Mapping[str, Spot]) -> Iterator[str]:
 
 
 def _cable(link: Link, spots: Mapping[str, Spot]) -> Iterator[str]:
-    one, other = spots[link.one.node], spots[link.other.node]
+    first, second = spots[link.one.node], spots[link.other.node]
+    one, other = first.towards(second), second.towards(first)
     yield f'<line x1="{one.x:.0f}" y1="{one.y:.0f}" x2="{other.x:.0f}" y2="{other.y:.0f}"/>'
 
 
 def _ports(link: Link, spots: Mapping[str, Spot]) -> Iterator[str]:
     """Interface names, just outside each box."""
     for own, far in (link.ends, link.ends[::-1]):
-        here, there = spots[own.node], spots[far.node]
+        box, far_box = spots[own.node], spots[far.node]
+        here, there = box.towards(far_box), far_box.towards(box)
         dx, dy = there.x - here.x, there.y - here.y
         # where the cable leaves the box, and a little further
         leave = min(BOX_W / 2 / abs(dx) if dx else 1.0, BOX_H / 2 / abs(dy) if dy else 1.0)
@@ -135,7 +146,8 @@ def _boxes(lab: Lab, spots: Mapping[str, Spot]) -> Iterator[str]:
         radius = BOX_H / 2 if node.is_bridge else 8
         colour = _colour(lab, "" if node.is_bridge else node.labels.get(graph.CLUSTER_LABEL, ""))
         yield (
-            f'<rect x="{spot.x - BOX_W / 2:.0f}" y="{spot.y - BOX_H / 2:.0f}" width="{BOX_W}" '
+            f'<rect x="{spot.x - spot.width / 2:.0f}" y="{spot.y - BOX_H / 2:.0f}" '
+            f'width="{spot.width:.0f}" '
             f'height="{BOX_H}" rx="{radius:.0f}" fill="#fff" stroke="{colour}" stroke-width="2"/>'
         )
         yield (

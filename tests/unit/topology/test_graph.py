@@ -33,8 +33,8 @@ def test_svg_keeps_everything_inside_and_no_two_boxes_overlap() -> None:
     for x, y, w, h in boxes:
         assert x >= 0 and x + w <= width and y >= 0 and y + h <= height
     for index, (x, y, w, h) in enumerate(boxes):
-        for u, v, _, _ in boxes[index + 1 :]:
-            assert abs(x - u) >= w or abs(y - v) >= h
+        for u, v, s, _ in boxes[index + 1 :]:
+            assert abs(x + w / 2 - u - s / 2) >= (w + s) / 2 or abs(y - v) >= h
 
 
 def test_a_lab_without_switches_is_drawn_too(tmp_path: Path) -> None:
