@@ -27,7 +27,7 @@ $(SETUP): pyproject.toml Makefile
 	@touch $@
 
 bytecode: setup
-	@$(PYTHON) -m meshnet.dataplane.compiler
+	@$(PYTHON) -m meshnet.dataplane.compiler >/dev/null
 
 demo: bytecode
 	@$(PYTHON) -m topology.demo up
