@@ -45,7 +45,7 @@ def start(lab: LabState, node: str, argv: Sequence[str]) -> Started:
     """Begin a command in a host and do not wait for it."""
     with runtime.entrance(lab, node) as enter:
         process = subprocess.Popen(
-            argv,
+            ("/usr/bin/env", *argv),  # which looks along the host's PATH, not along ours
             preexec_fn=enter,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

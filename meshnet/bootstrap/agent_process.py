@@ -23,8 +23,8 @@ UNIT = Path("/etc/systemd/system/meshnet.service")
 
 STOP_GRACE_S = 20.0
 """An agent that stops revokes its lease first, which waits for etcd."""
-LAST_WORDS = 3
-"""Lines of the log in the message about an agent that died."""
+SAID = "Error: "
+"""How a command that fails begins its last line."""
 
 
 class AgentProcess(Protocol):
@@ -57,6 +57,7 @@ class Daemon:
         self._argv = argv or command()
         self._pid_file = paths.run / "agent.pid"
         self._log = paths.log / "agent.log"
+        self._log_start = 0
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -64,6 +65,7 @@ class Daemon:
             file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         # not fork: gRPC's threads may hold locks that a child would wait for for ever
         with open(self._log, "ab") as log:
+            self._log_start = log.tell()
             self._child = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.DEVNULL,
@@ -80,8 +82,11 @@ class Daemon:
         code = self._child.poll() if self._child else None
         if code is None:
             return None
-        words = self._log.read_text(errors="replace").splitlines()[-LAST_WORDS:]
-        return f"it exited with {code}; {self._log} ends: {' | '.join(words)}"
+        with open(self._log, errors="replace") as log:
+            log.seek(self._log_start)
+            lines = log.read().splitlines() or ["it said nothing"]
+        said = [line for line in lines if line.startswith(SAID)]
+        return f"{(said or lines)[-1].removeprefix(SAID)} (exit {code}, see {self._log})"
 
     async def stop(self) -> None:
         try:
