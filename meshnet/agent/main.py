@@ -1,203 +1,30 @@
-"""The agent: every object built by hand, in order, and run in one TaskGroup."""
+"""The entry of `meshnet agent`: begins small, and ends with a last line that says why."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Coroutine, Iterator
-from typing import Any
 
-import structlog
-
-from meshnet import config, log
-from meshnet.agent import start
-from meshnet.agent.api.routes import routes
-from meshnet.agent.api.server import ApiServer
-from meshnet.agent.certificates import CertificateKeeper
-from meshnet.agent.context import Context
-from meshnet.agent.departure import Departure
-from meshnet.agent.endpoint_store import EndpointStore
-from meshnet.agent.endpoints import Endpoints
-from meshnet.agent.etcd_health import EtcdHealth, supervise
-from meshnet.agent.events import DropEvents
-from meshnet.agent.forwarding import Forwarding
-from meshnet.agent.joining import Joining
-from meshnet.agent.loop import Loop
-from meshnet.agent.mesh_view import MeshView, Tables
-from meshnet.agent.ownership import Ownership
-from meshnet.agent.probe import Prober
-from meshnet.agent.publication import Publication
-from meshnet.agent.routes import Routes
-from meshnet.agent.start import Foundation
-from meshnet.agent.trust import Trust
-from meshnet.agent.watchers import Watchers
-from meshnet.config import Paths, Settings
-from meshnet.kvstore.etcd import EtcdKV
-from meshnet.mesh.leader import MeshLeader
-from meshnet.mesh.leadership import Leadership
-from meshnet.model.remote import Remote
-from meshnet.pki.store import PkiStore
-from meshnet.registry import codec, schema
-from meshnet.registry.session import Session
-
-Work = Coroutine[Any, Any, None]
+from meshnet.agent import lean
+from meshnet.config import Paths, load
+from meshnet.errors import MeshnetError
 
 
 def run(paths: Paths, *, debug: bool) -> int:
-    """Run this node's agent until SIGTERM, SIGINT or `cluster leave`. Returns the exit code.
+    """Run this node's agent; returns the exit code. Raises MeshnetError, alone or in a group:
+    the node lacks what it cannot run without."""
+    lean.begin()
+    import structlog
 
-    Stopping leaves packets flowing and the node's keys in etcd for one lease, so that the
-    next agent takes over without anybody noticing.
-    """
+    from meshnet import log
+    from meshnet.agent.loop import flatten
+    from meshnet.agent.service import serve
+
     log.setup(debug=debug)
-    asyncio.run(_serve(paths, config.load(paths)))
-    return 0
-
-
-async def _serve(paths: Paths, settings: Settings) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    foundation = await start.lay_foundation(paths, settings)
+    settings = load(paths)
     try:
-        async with asyncio.TaskGroup() as tasks:
-            agent = _Agent(paths, settings, foundation, tasks, stopping)
-            await agent.endpoints.restore()
-            everything = [tasks.create_task(work) for work in agent.work()]
-            await agent.introduce()
-            structlog.get_logger().info("agent started", node=foundation.local.name)
-            await stopping.wait()
-            for task in (*everything, *agent.owned):
-                task.cancel()
-    finally:
-        foundation.dataplane.close()
-        await foundation.kv.close()
-    structlog.get_logger().info("agent stopped", node=foundation.local.name)
-
-
-class _Agent:
-    """The parts of a running agent, each built from those before it."""
-
-    def __init__(
-        self,
-        paths: Paths,
-        settings: Settings,
-        foundation: Foundation,
-        tasks: asyncio.TaskGroup,
-        stopping: asyncio.Event,
-    ) -> None:
-        local, kv, dataplane = foundation.local, foundation.kv, foundation.dataplane
-        self._foundation = foundation
-        self._tasks = tasks
-        self.owned: set[asyncio.Task[None]] = set()
-        """What was spawned on the way and has not ended."""
-
-        self.session = Session(kv)
-        self.ownership = Ownership(kv, local.pod_cidrs)
-        self.view = MeshView(local, Tables.of(local.cluster))
-        self.prober = Prober(self.view.peer_addresses)
-        self.view.answering = self.prober.answering
-        self.events = DropEvents(dataplane)
-        self.etcd_health = EtcdHealth(kv)
-
-        pki = PkiStore(paths.pki)
-        self.trust = Trust(settings, local, kv, pki)
-        self.keeper = CertificateKeeper(pki, settings)
-        self.leadership = Leadership(kv, local.name)
-        self.leader = MeshLeader(kv, local.cluster, lambda remote: _open(remote, pki))
-
-        self.endpoints = Endpoints(
-            local=local,
-            netlink=foundation.netlink,
-            dataplane=dataplane,
-            store=EndpointStore(paths.run / "endpoints"),
-            publication=Publication(local, kv, self.session),
-            ownership=self.ownership,
-            spawn=self._spawn,
-        )
-        host_routes = Routes(
-            local, self.view, foundation.netlink, vxlan_ifindex=foundation.vxlan_ifindex
-        )
-        self.on_mesh = [
-            Loop("forwarding", Forwarding(local, self.view, dataplane).reconcile),
-            Loop("routes", host_routes.reconcile),
-        ]
-        self.loops = [*self.on_mesh, Loop("endpoints", self.endpoints.reconcile)]
-
-        departure = Departure(
-            foundation, self.view, self.endpoints, self._end_session, stop=stopping.set
-        )
-        joining = Joining(local, kv, pki, self.trust)
-        self.api = ApiServer(paths.socket, routes(self._context(settings), joining, departure))
-
-    def work(self) -> Iterator[Work]:
-        """Everything that runs for as long as the agent does."""
-        foundation = self._foundation
-        watchers = Watchers(
-            local=foundation.local,
-            kv=foundation.kv,
-            session=self.session,
-            view=self.view,
-            changed=self._mesh_changed,
-            remotes_changed=self.trust.remotes_changed,
-        )
-        yield watchers.run()
-        for loop in self.loops:
-            yield loop.run()
-        yield self.ownership.run()
-        yield self.prober.run()
-        yield self.events.run()
-        yield self.etcd_health.run()
-        yield self.trust.run()
-        yield self.keeper.run()
-        yield self.leadership.run(self.leader.lead)
-        if foundation.etcd is not None:
-            yield supervise(foundation.etcd)
-        yield self.api.run()
-
-    async def introduce(self) -> None:
-        """Tell the mesh of this node and its endpoints, under one lease. Where etcd does not
-        answer now, the session tells when it does."""
-        local = self._foundation.local
-        key = schema.node(local.cluster.name, local.name)
-        self.session.want(key, codec.encode_node(local.as_node()))
-        self.endpoints.want_published()
-        self._keeping = self._spawn(self.session.run())
-
-    def _mesh_changed(self) -> None:
-        for loop in self.on_mesh:
-            loop.trigger()
-
-    def _spawn(self, work: Work) -> asyncio.Task[None]:
-        task = self._tasks.create_task(work)
-        self.owned.add(task)
-        task.add_done_callback(self.owned.discard)
-        return task
-
-    async def _end_session(self) -> None:
-        """Stop the keep-alive, then let the lease go: every key of ours is gone."""
-        self._keeping.cancel()
-        await asyncio.wait([self._keeping])
-        await self.session.revoke()
-
-    def _context(self, settings: Settings) -> Context:
-        return Context(
-            settings=settings,
-            local=self._foundation.local,
-            dataplane=self._foundation.dataplane,
-            view=self.view,
-            endpoints=self.endpoints,
-            prober=self.prober,
-            events=self.events,
-            etcd_health=self.etcd_health,
-            loops=self.loops,
-            leadership=self.leadership,
-            keeper=self.keeper,
-        )
-
-
-def _open(remote: Remote, pki: PkiStore) -> EtcdKV:
-    """A remote's exported state, through whichever of its gateways answers."""
-    tls = start.mirror_tls(pki, remote.mesh_ca)
-    return EtcdKV(remote.gateways, tls, server=f"gateway of cluster {remote.name}")
+        asyncio.run(serve(paths, settings))
+    except* MeshnetError as group:
+        for error in flatten(group):
+            structlog.get_logger().error("agent failed", node=settings.node, error=str(error))
+        raise
+    return 0
