@@ -23,7 +23,7 @@ $(SETUP): pyproject.toml Makefile
 		apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $$missing >/dev/null; \
 	fi
 	@test -x $(PYTHON) || /usr/bin/python3 -m venv --system-site-packages .venv
-	@.venv/bin/pip install -q --disable-pip-version-check -e '.[dev]' 2>&1 | grep -v '^WARNING: Location' || true
+	@.venv/bin/pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 bytecode: setup

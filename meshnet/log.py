@@ -30,5 +30,4 @@ def setup(*, debug: bool = False) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(10 if debug else 20),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
     )

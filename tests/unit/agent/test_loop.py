@@ -49,30 +49,22 @@ async def test_triggers_during_a_pass_lead_to_exactly_one_more_pass() -> None:
     assert passes == 3, "ten triggers made one pass, the third came by time alone"
 
 
-async def test_a_transient_failure_is_retried_and_shown_until_it_is_over() -> None:
-    attempts = 0
+async def test_a_transient_failure_is_shown_and_retried_until_it_is_over() -> None:
+    shown: list[str | None] = []
     healed = asyncio.Event()
 
-    async def reconcile() -> None:
-        nonlocal attempts
-        attempts += 1
-        if attempts < 3:
+    async def reconcile() -> float | None:
+        shown.append(loop.status.error)
+        if len(shown) < 3:
             raise Unreachable("etcd at 127.0.0.1:2379 refused the connection")
-        healed.set()
+        if len(shown) == 4:
+            healed.set()
+        return 0.01
 
     loop = Loop("x", reconcile)
-    task = asyncio.create_task(loop.run())
-    try:
-        async with asyncio.timeout(5):
-            while loop.status.failures == 0:
-                await asyncio.sleep(0)
-            assert loop.status.error == "etcd at 127.0.0.1:2379 refused the connection"
-            await healed.wait()
-            while loop.status.error is not None:
-                await asyncio.sleep(0)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    await _run_until(loop, healed)
+    refused = "etcd at 127.0.0.1:2379 refused the connection"
+    assert shown == [None, refused, refused, None]
     assert loop.status.failures == 0
 
 
