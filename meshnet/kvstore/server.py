@@ -11,15 +11,14 @@ import asyncio
 import contextlib
 import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 import attrs
 
 from meshnet.errors import ConfigError, RegistryError, Timeout
+from meshnet.host.process import start_time, terminate
 from meshnet.model.addressing import Address, parse_address
 
 LOOPBACK = parse_address("127.0.0.1")
@@ -43,17 +42,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        return start_time_of(self.pid) == self.start_time
-
-
-def start_time_of(pid: int) -> int | None:
-    """None: no such process, or only its corpse."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+        return start_time(self.pid) == self.start_time
 
 
 @attrs.define(kw_only=True)
@@ -107,7 +96,7 @@ class EtcdServer:
         """TERM, 5 s, KILL. It is gone when this returns; not running is no error."""
         process = self._running()
         if process is not None:
-            await asyncio.to_thread(_end, process)
+            await terminate(process.pid, process.start_time, grace_s=STOP_TIMEOUT_S)
         self._reap()
         self._pid_file.unlink(missing_ok=True)
 
@@ -167,7 +156,7 @@ class EtcdServer:
                 env=environment,
                 start_new_session=True,
             )
-        started = start_time_of(self._child.pid)
+        started = start_time(self._child.pid)
         record = {"pid": self._child.pid, "start_time": started or 0}
         temporary = self._pid_file.with_suffix(".tmp")
         temporary.write_text(json.dumps(record))
@@ -218,20 +207,3 @@ class EtcdServer:
         except ValueError:
             said = lines[-1]
         return f"{said}; see {self._log_file}"
-
-
-def _end(process: Process) -> None:
-    """By a pidfd, so that no later process with the same pid is hit."""
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if process.alive:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-                if not select.select([descriptor], [], [], STOP_TIMEOUT_S)[0]:
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                    select.select([descriptor], [], [], STOP_TIMEOUT_S)
-    finally:
-        os.close(descriptor)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from meshnet.errors import ConfigError, RegistryError, Unreachable
+from meshnet.host.process import start_time
 from meshnet.kvstore.etcd import EtcdKV
-from meshnet.kvstore.server import EtcdServer, Process, start_time_of
+from meshnet.kvstore.server import EtcdServer, Process
 from meshnet.model.addressing import parse_address
 from meshnet.pki.certificate import Profile
 from tests.support.etcd import Pki, free_port
@@ -121,7 +122,7 @@ async def test_a_dead_one_is_not_adopted_and_starts_again(server: EtcdServer, pk
 
 async def test_a_process_that_only_has_its_pid_is_not_taken_for_it(server: EtcdServer) -> None:
     server.directory.mkdir(parents=True)
-    ours = start_time_of(os.getpid())
+    ours = start_time(os.getpid())
     assert ours is not None and Process(os.getpid(), ours).alive
     wrong = f'{{"pid": {os.getpid()}, "start_time": {ours + 1}}}'
     (server.directory / "etcd.pid").write_text(wrong)
