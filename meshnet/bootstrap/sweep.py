@@ -13,7 +13,8 @@ from collections.abc import Set
 from pathlib import Path
 
 from meshnet.config import Paths
-from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, NETNS_PREFIX, VXLAN_IFNAME
+from meshnet.host.cgroup import Cgroup, find_hierarchy
+from meshnet.model.kernel import ENDPOINT_CGROUP, ENDPOINT_IFNAME_PREFIX, NETNS_PREFIX, VXLAN_IFNAME
 from meshnet.netlink.api import Netlink
 from meshnet.pki.certificate import Profile
 from meshnet.pki.store import PkiStore
@@ -23,7 +24,7 @@ NETNS = Path("/run/netns")
 
 async def sweep_kernel(paths: Paths, netlink: Netlink) -> None:
     """Pins, and with them every program and hook; then our links, and with them their
-    routes; then the network namespaces that we made."""
+    routes; then the network namespaces and the cgroup that we made."""
     # from the leaves up: a directory of bpffs is removed when it is empty
     shutil.rmtree(paths.bpf, ignore_errors=True)
     for ifname in await netlink.list_veths(ENDPOINT_IFNAME_PREFIX):
@@ -34,6 +35,14 @@ async def sweep_kernel(paths: Paths, netlink: Netlink) -> None:
         await netlink.delete_route(route)
     for name in await asyncio.to_thread(_our_namespaces):
         await netlink.delete_netns(name)
+    await asyncio.to_thread(_remove_cgroup)
+
+
+def _remove_cgroup() -> None:
+    hierarchy = find_hierarchy()
+    if hierarchy is not None:
+        with contextlib.suppress(OSError):  # a command that nobody ended is still in it
+            Cgroup(hierarchy).child(ENDPOINT_CGROUP).remove()
 
 
 def _our_namespaces() -> list[str]:

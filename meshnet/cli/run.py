@@ -33,15 +33,14 @@ from meshnet.config import Paths
 from meshnet.errors import ConfigError, MeshnetError, NotFound, UsageError
 from meshnet.host.cgroup import Cgroup, hierarchy
 from meshnet.host.namespace import Namespace, enter_path
+from meshnet.model.kernel import ENDPOINT_CGROUP
 from meshnet.model.names import LABEL_MAX
 
 CommandArgument = Annotated[
-    list[str], typer.Argument(metavar="-- CMD ...", help="The command and its arguments.")
+    list[str], typer.Argument(metavar="CMD", help="The command and its arguments, after `--`.")
 ]
 TtyOption = Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal of its own.")]
 
-CGROUP = "meshnet"
-"""Below the root of cgroup v2: every command that runs in an endpoint of this host."""
 FOLLOW_S = 0.2
 
 # what stands after CMD belongs to CMD, with or without `--` before it
@@ -257,7 +256,7 @@ def logs(
 def enter(endpoint: dict[str, Any]) -> None:
     """Move this process into the endpoint: its cgroup, where sockets are balanced, and its
     network namespace."""
-    group = Cgroup(hierarchy()).child(CGROUP)
+    group = Cgroup(hierarchy()).child(ENDPOINT_CGROUP)
     group.create()
     group.enter()
     enter_path(endpoint["netns"], Namespace.NET)

@@ -11,6 +11,8 @@ ENDPOINT_IFNAME_PREFIX = "mesh"
 """Then the endpoint's id: the host side of its veth."""
 NETNS_PREFIX = "meshnet-"
 """Of network namespaces that we made, in /run/netns."""
+ENDPOINT_CGROUP = "meshnet"
+"""Below the root of cgroup v2: every command that `run` and `exec` put into an endpoint."""
 
 
 @attrs.frozen(kw_only=True)

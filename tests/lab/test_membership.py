@@ -32,6 +32,7 @@ topology:
 OF_MESHNET = """
 ls -A /etc/meshnet /var/lib/meshnet 2>/dev/null | grep -v : | grep .
 ls -d /run/meshnet /sys/fs/bpf/meshnet /run/netns/* 2>/dev/null
+find /sys/fs/cgroup -maxdepth 2 -type d -name meshnet
 ip -br link | grep -v -e '^lo ' -e '^eth1@'
 ip route show table main | grep 'proto 109'
 ps -eo args= | grep -e '[/]etcd ' -e '[m]eshnet.cli.main agent'
