@@ -59,7 +59,6 @@ async def serve(paths: Paths, settings: Settings) -> None:
             await agent.endpoints.restore()
             everything = [tasks.create_task(work) for work in agent.work()]
             await agent.introduce()
-            lean.settle()
             structlog.get_logger().info("agent started", node=foundation.local.name)
             await stopping.wait()
             for task in (*everything, *agent.owned):
@@ -149,6 +148,7 @@ class _Agent:
         if foundation.etcd is not None:
             yield supervise(foundation.etcd)
         yield self.api.run()
+        yield lean.run()
 
     async def introduce(self) -> None:
         """Tell the mesh of this node and its endpoints, under one lease. Where etcd does not

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
 
-from netaddr import IPNetwork, IPSet
-
 from meshnet.errors import PoolExhausted
 from meshnet.model.addressing import Address, PodCIDR, Prefix, contains, overlaps
 
@@ -26,6 +24,8 @@ def free_block(
     Cost: grows with the number of holes, not with the size of the pool: an IPv6 pool has
     more blocks than could be counted through.
     """
+    from netaddr import IPNetwork, IPSet  # 2 MB for what a node asks once in its life
+
     free = IPSet([IPNetwork(str(pool))])
     for prefix in taken:
         if overlaps(prefix, pool):
