@@ -18,21 +18,16 @@ from meshnet.bootstrap.init import Say, open_etcd, require_no_cluster
 from meshnet.bootstrap.readiness import Missing
 from meshnet.config import EtcdSettings, Paths, Settings
 from meshnet.dataplane import artifact
-from meshnet.enrolment.client import EnrolmentClient
-from meshnet.enrolment.messages import JoinNodeReply, JoinNodeRequest
-from meshnet.enrolment.nodes import NODE_PROFILES
+from meshnet.enrolment.joining import enrol_node
+from meshnet.enrolment.messages import JoinNodeReply
 from meshnet.host import capability
 from meshnet.model.cluster import Cluster
 from meshnet.model.kernel import Underlay
 from meshnet.model.token import TokenKind
 from meshnet.netlink.rtnl import Rtnl
-from meshnet.pki.ca import Signer
-from meshnet.pki.certificate import Authority, Profile, Subject, generate_key, make_csr
+from meshnet.pki.certificate import Authority, Profile
 from meshnet.pki.store import PkiStore
 from meshnet.pki.token import JoinToken
-
-SIGNERS_OWN = (Profile.ENROLMENT,)
-"""What a signer certifies for itself, beside what every node gets."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,10 +54,9 @@ async def plan_join(wanted: Enlisting, paths: Paths, *, say: Say) -> Plan:
     Raises: as `join_cluster`.
     """
     underlay = await _survey(wanted, paths)
-    keys = {profile: generate_key() for profile in NODE_PROFILES}  # for the questions only
     say(f"underlay is {underlay.ifname} ({', '.join(map(str, underlay.addresses))})")
     say(f"asking cluster {wanted.token.cluster} whether {wanted.node} may join")
-    reply = await _ask(wanted, underlay, keys, plan=True)
+    reply = await _enrol(wanted, underlay, PkiStore(paths.pki), plan=True)
     return Plan(cluster=reply.cluster, underlay=underlay, etcd_endpoints=reply.etcd_endpoints)
 
 
@@ -82,10 +76,9 @@ async def join_cluster(wanted: Enlisting, paths: Paths, *, say: Say, missing: Mi
     store = PkiStore(paths.pki)
     async with contextlib.AsyncExitStack() as undo:
         undo.callback(sweep.sweep_files, paths, keep_keys=True)
-        keys = {profile: store.ensure_key(profile) for profile in NODE_PROFILES}
         say(f"asking cluster {wanted.token.cluster} for certificates")
-        reply = await _ask(wanted, underlay, keys, plan=False)
-        settings = _keep(wanted, underlay, reply, store)
+        reply = await _enrol(wanted, underlay, store, plan=False)
+        settings = _settings(wanted, underlay, reply, store)
         async with open_etcd(settings.etcd) as kv:
             await kv.revision()
         config.save(paths, settings)
@@ -108,33 +101,18 @@ async def _survey(wanted: Enlisting, paths: Paths) -> Underlay:
     return underlay
 
 
-async def _ask(
-    wanted: Enlisting, underlay: Underlay, keys: dict[Profile, bytes], *, plan: bool
+async def _enrol(
+    wanted: Enlisting, underlay: Underlay, store: PkiStore, *, plan: bool
 ) -> JoinNodeReply:
-    request = JoinNodeRequest(
-        secret=wanted.token.secret,
-        node=wanted.node,
-        addresses=underlay.addresses,
-        requests={profile: make_csr(key, wanted.node).decode() for profile, key in keys.items()},
-        plan=plan,
+    """Ask a signer; what it answers is checked before any of it is kept."""
+    return await enrol_node(
+        wanted.token, store, node=wanted.node, addresses=underlay.addresses, plan=plan
     )
-    return await EnrolmentClient.of(wanted.token).join_node(request)
 
 
-def _keep(wanted: Enlisting, underlay: Underlay, reply: JoinNodeReply, store: PkiStore) -> Settings:
-    """Write down what we were given."""
-    for authority, certificate in reply.authorities.items():
-        store.save_ca(authority, certificate.encode())
-    for profile, certificate in reply.certificates.items():
-        store.save_certificate(profile, certificate.encode())
-    store.save_signers(reply.signers)
-    if reply.authority_keys:
-        for authority, key in reply.authority_keys.items():
-            store.save_ca_key(authority, key.encode())
-        signer = Signer.load(store)
-        for profile in SIGNERS_OWN:
-            names = Subject.of(profile, reply.cluster.name, wanted.node, underlay.addresses)
-            signer.enrol(store, names)
+def _settings(
+    wanted: Enlisting, underlay: Underlay, reply: JoinNodeReply, store: PkiStore
+) -> Settings:
     return Settings(
         cluster=reply.cluster.name,
         cluster_id=reply.cluster.id,
