@@ -18,6 +18,7 @@ from typing import Any
 
 import attrs
 
+from meshnet.host.namespace import Namespace, enter_path, enter_process
 from tests.support.lab import LABS, Lab, Node, deployed
 from topology import inside, state
 from topology.formation import form
@@ -25,7 +26,12 @@ from topology.state import LabState
 
 NODES = ("east-1", "east-2", "west-1", "west-2")
 SWITCH = "br-underlay"
-UNDERLAY = {"east-1": "172.31.0.11", "east-2": "172.31.0.12", "west-1": "172.31.0.21"}
+UNDERLAY = {
+    "east-1": "172.31.0.11",
+    "east-2": "172.31.0.12",
+    "west-1": "172.31.0.21",
+    "west-2": "172.31.0.22",
+}
 PORT = 8080
 SERVE = ("python3", "-m", "http.server", str(PORT), "--bind", "::", "--directory", "/usr/share")
 STORE = str(Path(__file__).with_name("store.py"))
@@ -109,6 +115,11 @@ class Mesh:
         waiting = f"kill -9 {pid}; while grep -qs '^State:.[^Z]' /proc/{pid}/status; do :; done"
         self.run(node, "bash", "-c", waiting)
 
+    def kill_etcd(self, node: str) -> None:
+        """SIGKILL of the member that a node runs."""
+        record = self[node].path("/var/lib/meshnet/etcd/etcd.pid").read_text()
+        self.run(node, "kill", "-9", str(json.loads(record)["pid"]))
+
     def start_agent(self, node: str) -> None:
         """As `cluster init` starts it where there is no systemd. It is ready afterwards."""
         starting = (
@@ -117,6 +128,18 @@ class Mesh:
         )
         self.run(node, sys.executable, "-c", starting)
         self.run(node, "meshnet", "status", "--wait", "--timeout", "20s")
+
+
+@contextlib.contextmanager
+def network_of(node: Node) -> Iterator[None]:
+    """This thread in a host's network: a socket made here is that host's for as long as it is."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        enter_process(node.pid, Namespace.NET)
+        yield
+    finally:
+        enter_path(f"/proc/self/fd/{before}", Namespace.NET)
+        os.close(before)
 
 
 def eventually(check: Callable[[], Any], *, within_s: float, every_s: float = 0.1) -> float:
