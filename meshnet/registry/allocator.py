@@ -30,6 +30,9 @@ from meshnet.registry import codec, schema
 from meshnet.registry.store import Stored, list_items
 
 ATTEMPTS = 32
+NEAR_BLOCKS = 4096
+"""A node's block is drawn from the first so many free ones: enough that two nodes seldom draw
+the same, few enough that IPv6 addresses stay short."""
 IDENTITIES = LAST_LOCAL - FIRST_LOCAL + 1
 
 
@@ -95,7 +98,7 @@ async def _allocate_block(kv: KV, cluster: Cluster, pool: Prefix, node: str) -> 
         if own is not None:
             return own
         taken = [held.item.network for held in known if held.item.node]
-        network = free_block(pool, length, taken, chance.randrange)
+        network = free_block(pool, length, taken, lambda n: chance.randrange(min(n, NEAR_BLOCKS)))
         if network is None:
             raise PoolExhausted(_no_room(pool, length, len(taken)))
         block = await _claim(kv, network, node, known)

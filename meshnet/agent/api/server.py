@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -120,7 +121,7 @@ class ApiServer:
         if head is None:
             return False
         status, answer = await self._answer(head, body, _peer_uid(writer))
-        payload = json.dumps(answer, default=str).encode()
+        payload = json.dumps(answer, default=_plain).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(payload)))]
         for event in (
             h11.Response(status_code=status, headers=headers),
@@ -173,6 +174,11 @@ async def _receive(
             return head, bytes(body)
         else:
             return None, b""
+
+
+def _plain(value: object) -> str:
+    """What JSON has no form for: times in RFC 3339, addresses and the rest as text."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _peer_uid(writer: asyncio.StreamWriter) -> int:
