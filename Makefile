@@ -4,13 +4,14 @@
 #   make demo-down   take it away
 #   make test        all tests: lint, types, layers, unit, contract, BPF, labs
 #   make unit        the tests that need neither root nor the kernel, in seconds
+#   make wheel       a wheel in build/dist with the bytecode in it: nodes need no compiler
 
 PYTHON    := .venv/bin/python
 SETUP     := .venv/.ready
 PACKAGES  := python3-venv python3-bpfcc etcd-server iproute2 iputils-ping nftables \
              tcpdump clang llvm bpftool linux-libc-dev ethtool procps util-linux curl
 
-.PHONY: demo demo-down test unit lint setup bytecode clean
+.PHONY: demo demo-down test unit lint setup bytecode wheel clean
 
 setup: $(SETUP)
 
@@ -50,3 +51,6 @@ test: lint bytecode
 
 clean:
 	rm -rf .venv build *.egg-info
+
+wheel: bytecode
+	@.venv/bin/pip wheel -qq --no-deps -w build/dist .
