@@ -41,8 +41,8 @@ def pinging(mesh: Mesh, source: Workload, target: str) -> Iterator[Pings]:
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # which it hands on: killed, it would leave ping behind
+        process.wait(timeout=10)
     match = re.search(r"(\d+) packets transmitted, (\d+) received", out)
     assert match, out
     counts.sent, counts.received = int(match[1]), int(match[2])

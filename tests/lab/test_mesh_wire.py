@@ -71,8 +71,8 @@ def hearing(mesh: Mesh, endpoint: Workload) -> Iterator[subprocess.Popen[str]]:
         assert listener.stdout.readline() == "listening\n"
         yield listener
     finally:
-        listener.kill()
-        listener.communicate()
+        listener.terminate()
+        listener.communicate(timeout=10)
 
 
 def forgeries(ours: dict[str, Workload]) -> list[tuple[str, str, int, str, str]]:
