@@ -129,7 +129,7 @@ def print_checks(checks: list[Row]) -> None:
 def leave(
     cluster: Annotated[str, typer.Argument(metavar="CLUSTER", help="The cluster to part from.")],
 ) -> None:
-    """Part from CLUSTER: neither knows the other afterwards."""
+    """Forget CLUSTER, and let it read us no more. It forgets us by the same command there."""
     AgentClient(Paths.from_environment()).post("mesh", "leave", body={"cluster": cluster})
     console.progress(f"cluster {cluster} is no longer in our mesh")
 
