@@ -11,6 +11,7 @@ from meshnet.agent.events import DropEvents
 from meshnet.agent.local import LocalNode
 from meshnet.agent.loop import Loop
 from meshnet.agent.mesh_view import MeshView
+from meshnet.agent.ownership import Ownership
 from meshnet.agent.probe import Prober
 from meshnet.config import Settings
 from meshnet.dataplane.api import Dataplane
@@ -31,6 +32,7 @@ class Context:
     loops: list[Loop]
     leadership: Leadership
     keeper: CertificateKeeper
+    ownership: Ownership
 
     @property
     def ready(self) -> bool:

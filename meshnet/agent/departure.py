@@ -10,6 +10,7 @@ import structlog
 from meshnet.agent.endpoints import Endpoints
 from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.start import Foundation
+from meshnet.enrolment import nodes
 from meshnet.errors import NotFound, Refused, RegistryError
 from meshnet.logic.stale import SETTLE_S
 from meshnet.model.kernel import VXLAN_IFNAME
@@ -64,15 +65,24 @@ class Departure:
         self._log.info("left the cluster", node=self._local.name)
         self._stop()
 
-    async def delete_node(self, name: str) -> None:
-        """Give back what a node that is gone still holds. Refuses one that is alive."""
+    async def delete_node(self, name: str, *, revoke: bool = False) -> None:
+        """Give back what a node that is gone still holds. Refuses one that is alive.
+
+        Args:
+            revoke: also renew no certificate that was issued to it until now, for a node
+                that was stolen rather than retired; that is done even while it is alive.
+        """
         if name == self._local.name:
             raise Refused(f"{name} is this node: run `meshnet cluster leave`")
+        if revoke:
+            await nodes.revoke(self._kv, name)
+            self._log.info("node revoked", node=name)
         key = schema.node(self._local.cluster.name, name)
         if key in self._view.tables.nodes.items:
+            done = "its certificates are renewed no more, but " if revoke else ""
             raise Refused(
-                f"node {name} is alive (its lease is kept): run `meshnet cluster leave` there"
+                f"{done}node {name} is alive (its lease is kept): run `meshnet cluster leave` there"
             )
-        if not await release_pod_cidrs(self._kv, name):
+        if not await release_pod_cidrs(self._kv, name) and not revoke:
             raise NotFound(f"node {name} holds nothing in cluster {self._local.cluster.name}")
         self._log.info("node deleted", node=name)

@@ -5,14 +5,19 @@ the run directory, the endpoint rows of the dataplane, and (through Publication)
 node's endpoint keys in etcd. It touches nothing else.
 
 An endpoint is made in one order and unmade in the reverse: name and addresses reserved,
-interface, identity, dataplane rows, file, keys. A failure unmakes what was made.
+interface, identity, dataplane rows, file, keys. A failure unmakes what was made, and what
+could not be unmade is tried again by the next full pass. Whoever changes an endpoint holds
+its lock: it ends once, though its owner's end, `delete` and a full pass may all call for it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import attrs
 import structlog
@@ -25,7 +30,7 @@ from meshnet.dataplane.api import Dataplane
 from meshnet.errors import AlreadyExists, MeshnetError, NotFound, PoolExhausted, UsageError
 from meshnet.host import process
 from meshnet.logic.ipam import AddressPool
-from meshnet.model.addressing import Address
+from meshnet.model.addressing import Address, contains
 from meshnet.model.dataplane import EndpointRow
 from meshnet.model.endpoint import Endpoint, EndpointState, OwnerProcess
 from meshnet.model.identity import check_user_label
@@ -36,6 +41,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Key = tuple[str, str]
 
 LAST_ID = 65535
+_OUR_LINK = re.compile(rf"{ENDPOINT_IFNAME_PREFIX}\d+")
 OWNER_GRACE_S = 5.0
 """How long an owner gets between TERM and KILL."""
 
@@ -76,6 +82,9 @@ class Endpoints:
         self._ownership = ownership
         self._spawn = spawn
         self._endpoints: dict[Key, Endpoint] = {}
+        self._ending: set[Key] = set()
+        """Unmade in part: the rest is due."""
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._pools = {c.network.version: AddressPool(c) for c in local.pod_cidrs}
         self._last_id = 0
         self._log = structlog.get_logger()
@@ -96,83 +105,119 @@ class Endpoints:
     async def create(self, request: EndpointRequest) -> Endpoint:
         """Make an endpoint and answer when it is ready. All or nothing."""
         endpoint = self._reserve(request)
-        try:
-            if endpoint.owns_netns:
-                path = await self._netlink.create_netns(_netns_name(endpoint))
-                endpoint = self._keep(attrs.evolve(endpoint, netns=path))
-            veth = await self._netlink.create_veth(self._veth_spec(endpoint))
-            endpoint, fresh = await self._publication.identify(endpoint)
-            self._keep(endpoint)
-            self._dataplane.attach_endpoint(_row(endpoint, veth))
-            self._store.save(endpoint)
-            await self._publication.publish(endpoint, fresh=fresh)
-        except BaseException:
-            await self._unmake(endpoint)
-            raise
-        endpoint = self._keep(attrs.evolve(endpoint, state=EndpointState.READY))
-        self._store.save(endpoint)
+        async with self._changing(endpoint.key):
+            try:
+                endpoint = await self._make(endpoint)
+            except BaseException:
+                await self._unmake_if_possible(self._endpoints[endpoint.key])
+                raise
         self._watch_owner(endpoint)
         self._log.info("endpoint ready", endpoint=_label(endpoint), identity=endpoint.identity)
         return endpoint
 
     async def adopt(self, namespace: str, name: str, *, pid: int, log: str | None) -> Endpoint:
-        """Tie an endpoint to a process: it ends when the process ends."""
-        endpoint = self.get(namespace, name)
-        endpoint = self._keep(attrs.evolve(endpoint, owner=_owner(pid), log=log or endpoint.log))
-        self._store.save(endpoint)
-        self._watch_owner(endpoint)
+        """Tie an endpoint to a process: it ends when the process ends, and with no other."""
+        owner = _owner(pid)
+        async with self._changing((namespace, name)):
+            before = self.get(namespace, name)
+            endpoint = attrs.evolve(before, owner=owner, log=log or before.log)
+            self._store.save(endpoint)
+            self._keep(endpoint)
+        if before.owner != owner:
+            self._watch_owner(endpoint)
         return endpoint
 
     async def delete(self, namespace: str, name: str) -> None:
         """End the owner (TERM, 5 s, KILL), tell the mesh, take the interface away."""
-        endpoint = self.get(namespace, name)
-        if endpoint.owner is not None:
-            await process.terminate(
-                endpoint.owner.pid, endpoint.owner.start_time, grace_s=OWNER_GRACE_S
-            )
-        if self._endpoints.get(endpoint.key) is not None:  # its owner's watch may have come first
-            await self._unmake(endpoint)
-            self._log.info("endpoint deleted", endpoint=_label(endpoint))
+        async with self._changing((namespace, name)):  # one that is being made is made first
+            endpoint = self.get(namespace, name)
+        await self._finish(endpoint)
 
     async def restore(self) -> None:
-        """Take over what an earlier agent left: live endpoints go on, dead ones go away."""
+        """Take over what an earlier agent left: live endpoints go on, dead ones go away, and
+        so do those it had not finished. What cannot be done now is left to the full pass."""
         for endpoint in self._store.load():
-            self._endpoints[endpoint.key] = endpoint
+            self._keep(endpoint)
             self._last_id = max(self._last_id, endpoint.id)
             for address in endpoint.addresses:
-                self._pools[address.version].take(address)
+                if (pool := self._pools.get(address.version)) is not None:
+                    pool.take(address)
         for endpoint in self.list():
-            if _alive(endpoint) and endpoint.identity:
+            if not (self._finished(endpoint) and _alive(endpoint)):
+                self._ending.add(endpoint.key)
+                continue
+            try:
                 await self._attach_again(endpoint)
-                self._watch_owner(endpoint)
-            else:
-                await self._unmake(endpoint)
+            except MeshnetError as error:
+                self._log.warning("not attached", endpoint=_label(endpoint), error=str(error))
+            self._watch_owner(endpoint)
 
     async def reconcile(self) -> None:
         """Full pass: the kernel has exactly our endpoints' interfaces and rows."""
-        links = await self._netlink.list_veths(ENDPOINT_IFNAME_PREFIX)
-        ours = {endpoint.host_ifname: endpoint for endpoint in self.list()}
-        for name in links.keys() - ours.keys():
+        errors: list[MeshnetError] = []
+        links, rows = await self._links(), self._dataplane.endpoints()
+        ours = {endpoint.host_ifname for endpoint in self.list()}
+        for name in links.keys() - ours:
             await self._netlink.delete_link(name)
-        ready = [e for e in ours.values() if e.state is EndpointState.READY]
-        for endpoint in ready:
-            if not _alive(endpoint):
-                await self._unmake(endpoint)
-            elif endpoint.host_ifname not in links:
-                await self._attach_again(endpoint)
-        wanted = {links[name] for name in links.keys() & ours.keys()}
-        for ifindex in self._dataplane.endpoints().keys() - wanted:
-            if ifindex not in (await self._netlink.list_veths(ENDPOINT_IFNAME_PREFIX)).values():
-                self._dataplane.detach_endpoint(ifindex)
+        for endpoint in self.list():
+            try:
+                await self._reconcile_one(endpoint, rows.get(links.get(endpoint.host_ifname, 0)))
+            except MeshnetError as error:  # one bad endpoint must not hold up the rest
+                errors.append(error)
+        there = set((await self._links()).values())
+        for ifindex in self._dataplane.endpoints().keys() - there:
+            self._dataplane.detach_endpoint(ifindex)
+        if errors:
+            raise ExceptionGroup("endpoints not reconciled", errors)
+
+    async def _reconcile_one(self, endpoint: Endpoint, row: EndpointRow | None) -> None:
+        """`row`: what the dataplane had for its interface, if that was there."""
+        if endpoint.key in self._ending:
+            await self._end(endpoint, "endpoint ended")
+        elif endpoint.state is not EndpointState.READY:
+            pass  # it is being made
+        elif not _alive(endpoint):
+            await self._end(endpoint, "endpoint ended: its process or its namespace is gone")
+        elif row is None or (row.endpoint_id, row.identity) != (endpoint.id, endpoint.identity):
+            async with self._changing(endpoint.key):
+                if self._endpoints.get(endpoint.key) is endpoint:
+                    await self._attach_again(endpoint)
+                    self._log.info("endpoint repaired", endpoint=_label(endpoint))
 
     def want_published(self) -> None:
         """Name the keys of every endpoint to the session, which writes them when it can."""
         for endpoint in self.list():
-            self._publication.want(endpoint)
+            if endpoint.key not in self._ending:
+                self._publication.want(endpoint)
 
     async def delete_all(self) -> None:
-        for endpoint in self.list():
-            await self.delete(*endpoint.key)
+        """Raises the first refusal, after every other endpoint went."""
+        outcomes = await asyncio.gather(*map(self._finish, self.list()), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    def _changing(self, key: Key) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    async def _links(self) -> dict[str, int]:
+        found = await self._netlink.list_veths(ENDPOINT_IFNAME_PREFIX)
+        return {name: ifindex for name, ifindex in found.items() if _OUR_LINK.fullmatch(name)}
+
+    async def _make(self, endpoint: Endpoint) -> Endpoint:
+        """Every step after the reservation. Each is noted before the next may fail."""
+        if endpoint.owns_netns:
+            path = await self._netlink.create_netns(_netns_name(endpoint))
+            endpoint = self._keep(attrs.evolve(endpoint, netns=path))
+        veth = await self._netlink.create_veth(self._veth_spec(endpoint))
+        endpoint, fresh = await self._publication.identify(endpoint)
+        self._keep(endpoint)
+        self._dataplane.attach_endpoint(_row(endpoint, veth))
+        self._store.save(endpoint)
+        await self._publication.publish(endpoint, fresh=fresh)
+        endpoint = attrs.evolve(endpoint, state=EndpointState.READY)
+        self._store.save(endpoint)
+        return self._keep(endpoint)
 
     def _reserve(self, request: EndpointRequest) -> Endpoint:
         """Take the name, a number and addresses before the first await."""
@@ -228,6 +273,14 @@ class Endpoints:
         self._endpoints[endpoint.key] = endpoint
         return endpoint
 
+    def _finished(self, endpoint: Endpoint) -> bool:
+        """It was made in full, and its addresses are still this node's to give."""
+        pools = self._pools
+        return endpoint.state is EndpointState.READY and all(
+            address.version in pools and contains(pools[address.version].cidr.network, address)
+            for address in endpoint.addresses
+        )
+
     def _veth_spec(self, endpoint: Endpoint) -> VethSpec:
         return VethSpec(
             host_ifname=endpoint.host_ifname,
@@ -244,8 +297,32 @@ class Endpoints:
         veth = await self._netlink.create_veth(self._veth_spec(endpoint))
         self._dataplane.attach_endpoint(_row(endpoint, veth))
 
+    async def _finish(self, endpoint: Endpoint) -> None:
+        """End its owner, and then itself."""
+        if endpoint.owner is not None:
+            await process.terminate(
+                endpoint.owner.pid, endpoint.owner.start_time, grace_s=OWNER_GRACE_S
+            )
+        await self._end(endpoint, "endpoint deleted")
+
+    async def _end(self, ended: Endpoint, event: str) -> None:
+        """Unmake it, unless somebody else did so already."""
+        async with self._changing(ended.key):
+            endpoint = self._endpoints.get(ended.key)
+            if endpoint is not None and endpoint.id == ended.id:
+                await self._unmake(endpoint)
+                self._log.info(event, endpoint=_label(endpoint))
+
+    async def _unmake_if_possible(self, endpoint: Endpoint) -> None:
+        """`_unmake` after a failure, which must not be hidden by another one."""
+        try:
+            await self._unmake(endpoint)
+        except MeshnetError as error:
+            self._log.warning("not unmade yet", endpoint=_label(endpoint), error=str(error))
+
     async def _unmake(self, endpoint: Endpoint) -> None:
         """Take away all there is of it, in the reverse order. Repeating it is harmless."""
+        self._ending.add(endpoint.key)
         try:
             await self._publication.withdraw(endpoint)
         except MeshnetError as error:  # the lease will take the keys: the interface must go now
@@ -257,9 +334,11 @@ class Endpoints:
         if endpoint.owns_netns and endpoint.netns:
             await self._netlink.delete_netns(_netns_name(endpoint))
         self._store.delete(endpoint.id)
-        if self._endpoints.pop(endpoint.key, None) is not None:
-            for address in endpoint.addresses:
-                self._pools[address.version].release(address)
+        del self._endpoints[endpoint.key]
+        self._ending.discard(endpoint.key)
+        for address in endpoint.addresses:
+            if (pool := self._pools.get(address.version)) is not None:
+                pool.release(address)
 
     def _watch_owner(self, endpoint: Endpoint) -> None:
         if endpoint.owner is not None:
@@ -269,8 +348,7 @@ class Endpoints:
         await process.wait_exit(owner.pid, owner.start_time)
         endpoint = self._endpoints.get(key)
         if endpoint is not None and endpoint.owner == owner:
-            await self._unmake(endpoint)
-            self._log.info("endpoint ended with its process", endpoint=_label(endpoint))
+            await self._end(endpoint, "endpoint ended with its process")
 
 
 def _row(endpoint: Endpoint, veth: Veth) -> EndpointRow:
@@ -298,7 +376,8 @@ def _alive(endpoint: Endpoint) -> bool:
 
 
 def _netns_name(endpoint: Endpoint) -> str:
-    return f"{NETNS_PREFIX}{endpoint.namespace}-{endpoint.name}"
+    # A dot is in neither name: with a dash, a-b/c and a/b-c would share one.
+    return f"{NETNS_PREFIX}{endpoint.namespace}.{endpoint.name}"
 
 
 def _label(endpoint: Endpoint) -> str:

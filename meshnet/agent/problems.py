@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
+from itertools import islice
+from typing import Any
 
 import attrs
 
 from meshnet.agent.loop import Loop
 from meshnet.agent.seen import Table
+from meshnet.model.dataplane import MapUsage
+from meshnet.model.remote import MirrorStatus
 
 MAP_ALARM = 0.8
 """Fill level of a BPF map from which on it is a problem."""
+OF_FIXED_SIZE = ("counters", "drops", "events")
+"""Maps that nothing can be refused by: a row a reason, or the newest records."""
 FAILING_AFTER = 3
 """Passes in a row that must fail before a loop's failure is shown."""
+POISONED_SHOWN = 20
+"""How many bad keys are named; the log has them all."""
 
 
 class Severity(enum.StrEnum):
@@ -35,7 +43,7 @@ class Problem:
     fix: str
 
 
-def of_tables(tables: Iterable[Table[object]]) -> list[Problem]:
+def of_tables(tables: Iterable[Table[Any]]) -> list[Problem]:
     return [
         Problem(
             id="poisoned-key",
@@ -43,8 +51,49 @@ def of_tables(tables: Iterable[Table[object]]) -> list[Problem]:
             message=f"{key} is ignored: {reason}",
             fix="its writer must correct or delete the key; everything else goes on",
         )
-        for table in tables
-        for key, reason in sorted(table.poisoned.items())
+        for key, reason in islice(
+            (found for table in tables for found in sorted(table.poisoned.items())), POISONED_SHOWN
+        )
+    ]
+
+
+def of_maps(usage: Iterable[MapUsage]) -> list[Problem]:
+    return [
+        Problem(
+            id="map-full",
+            severity=Severity.WARNING,
+            message=f"BPF map {row.name} has {row.entries} of at most {row.max_entries} entries",
+            fix="when it is full new rows are refused: have fewer endpoints, nodes or clusters",
+        )
+        for row in usage
+        if row.name not in OF_FIXED_SIZE and row.entries >= row.max_entries * MAP_ALARM
+    ]
+
+
+def of_remotes(reports: Iterable[MirrorStatus]) -> list[Problem]:
+    """What the leader's mirrors refuse to believe."""
+    return [
+        Problem(
+            id="refused-key",
+            severity=Severity.WARNING,
+            message=f"{refusal.key} of cluster {report.name} is not believed: {refusal.reason}",
+            fix=f"cluster {report.name} must correct it; everything else of it goes on",
+        )
+        for report in reports
+        for refusal in report.refusals
+    ]
+
+
+def of_ownership(lost: str | None) -> list[Problem]:
+    if lost is None:
+        return []
+    return [
+        Problem(
+            id="pod-cidr-lost",
+            severity=Severity.ERROR,
+            message=f"{lost}: this node hands out no more addresses",
+            fix="run `meshnet cluster leave` here and join again",
+        )
     ]
 
 

@@ -62,11 +62,12 @@ class Publication:
 
     async def withdraw(self, endpoint: Endpoint) -> None:
         """Delete the endpoint's keys, and with its last user our use of the identity."""
+        if not endpoint.identity:
+            return  # nobody was told of it
         for key in self._keys(endpoint):
             self._session.forget(key)
-        users = self._users[endpoint.identity]
-        users.discard(endpoint.id)
-        if not users:
+        self._users[endpoint.identity].discard(endpoint.id)
+        if not self._users[endpoint.identity]:
             del self._users[endpoint.identity]
             self._session.forget(self._identity_key(endpoint))
         await self._session.flush()

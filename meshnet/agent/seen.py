@@ -20,9 +20,6 @@ from meshnet.registry.follow import Changes, Snapshot, follow
 T = TypeVar("T")
 Decode = Callable[[str, bytes], T]
 
-POISONED_SHOWN = 20
-"""How many bad keys `status` names; the log has them all."""
-
 
 @attrs.define
 class Table(Generic[T]):
@@ -38,30 +35,38 @@ class Table(Generic[T]):
     last_event_at: float | None = None
     """time.time() of the last change."""
 
+    _met: dict[str, str] = attrs.field(factory=dict)
+    """Poisoned keys of the update that is being decoded: it does not say which they are."""
+
     def apply(self, update: Snapshot[T] | Changes[T]) -> None:
+        met, self._met = self._met, {}
         if isinstance(update, Snapshot):
             self.items = dict(update.items)
+            self.poisoned = met
             self.synced = True
             return
         self.last_event_at = time.time()
         for key, item in update.items.items():
+            self.poisoned.pop(key, None)  # it was corrected or deleted, unless it is in `met`
             if item is None:
                 self.items.pop(key, None)
             else:
                 self.items[key] = item
+        self.poisoned |= met
 
     async def follow(self, kv: KV, changed: Callable[[], None]) -> None:
         """Keep the table true for ever; `changed` is called after every update."""
-        async for update in follow(kv, self.prefix, self._decode, self._poisoned):
+        async for update in follow(kv, self.prefix, self._decode, _log_poisoned):
             self.apply(update)
             changed()
 
     def _decode(self, key: str, value: bytes) -> T:
-        item = self.decode(key, value)
-        self.poisoned.pop(key, None)
-        return item
+        try:
+            return self.decode(key, value)
+        except PoisonedKey as error:
+            self._met[key] = error.reason
+            raise
 
-    def _poisoned(self, error: PoisonedKey) -> None:
-        structlog.get_logger().warning("key skipped", key=error.key, error=error.reason)
-        if len(self.poisoned) < POISONED_SHOWN:
-            self.poisoned[error.key] = error.reason
+
+def _log_poisoned(error: PoisonedKey) -> None:
+    structlog.get_logger().warning("key skipped", key=error.key, error=error.reason)

@@ -188,6 +188,7 @@ class _Agent:
             loops=self.loops,
             leadership=self.leadership,
             keeper=self.keeper,
+            ownership=self.ownership,
         )
 
 

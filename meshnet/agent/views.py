@@ -11,9 +11,18 @@ import attrs
 
 from meshnet import __version__
 from meshnet.agent.context import Context
-from meshnet.agent.problems import Problem, of_etcd, of_loops, of_tables
+from meshnet.agent.problems import (
+    Problem,
+    of_etcd,
+    of_loops,
+    of_maps,
+    of_ownership,
+    of_remotes,
+    of_tables,
+)
 from meshnet.errors import NotFound
 from meshnet.logic.ipcache import endpoint_view, outer_address
+from meshnet.model.dataplane import MapUsage
 from meshnet.model.endpoint import Endpoint
 from meshnet.model.identity import Identity, ReservedIdentity
 from meshnet.model.node import Node
@@ -24,7 +33,6 @@ Json = dict[str, Any]
 
 def status(context: Context) -> Json:
     local = context.local
-    problems = _problems(context)
     usage = context.dataplane.maps()
     return {
         "ready": context.ready,
@@ -50,16 +58,19 @@ def status(context: Context) -> Json:
         "leader": context.leadership.leading,
         "peers": peers(context),
         "clusters": mesh(context),
-        "problems": [attrs.asdict(problem) for problem in problems],
+        "problems": [attrs.asdict(problem) for problem in problems(context, usage)],
     }
 
 
-def _problems(context: Context) -> list[Problem]:
-    health = context.etcd_health
+def problems(context: Context, usage: list[MapUsage]) -> list[Problem]:
+    health, tables = context.etcd_health, context.view.tables
     return [
         *of_etcd(health.connected, health.error),
         *of_loops(context.loops),
-        *of_tables(context.view.tables),
+        *of_ownership(context.ownership.lost),
+        *of_tables(tables),
+        *of_remotes(tables.mesh_status.items.values()),
+        *of_maps(usage),
         *context.keeper.problems(),
     ]
 

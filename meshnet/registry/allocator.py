@@ -137,24 +137,23 @@ def _no_room(pool: Prefix, length: int, nodes: int) -> str:
 
 
 async def _existing_identity(kv: KV, cluster_id: int, labels: LabelSet, value: bytes) -> int | None:
-    """The number that labels already have; its own key is put back if somebody removed it.
+    """The number that labels already have, its own key written anew: that keeps garbage
+    collection (mesh/identity_gc.py) from taking it before the caller's use of it is known.
 
-    None: both keys were removed just now, as garbage collection does.
+    None: somebody removed or wrote a key just now.
     """
     allocation = schema.identity_allocation(labels)
     number = codec.decode_number(allocation, value)
     if not belongs_to(number, cluster_id):
         foreign = f"ID {number} does not belong to the allocation range of cluster ID {cluster_id}"
         raise PoisonedKey(allocation, foreign)
-    ours, key = Identity(number, labels), schema.identity(number)
+    key, encoded = schema.identity(number), codec.encode_identity(Identity(number, labels))
     pair = await kv.get(key)
-    if pair is None:
-        compares = (Created(key), ValueIs(allocation, value))
-        result = await kv.txn(compares, (Put(key, codec.encode_identity(ours)),))
-        return number if result.succeeded else None
-    if pair.value != codec.encode_identity(ours):
+    if pair is not None and pair.value != encoded:
         raise PoisonedKey(key, f"it has other labels than {allocation} says")
-    return number
+    as_read = Created(key) if pair is None else ValueIs(key, encoded)
+    result = await kv.txn((as_read, ValueIs(allocation, value)), (Put(key, encoded),))
+    return number if result.succeeded else None
 
 
 async def _candidate(kv: KV, cluster_id: int, *, thorough: bool) -> int:

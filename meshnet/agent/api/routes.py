@@ -135,7 +135,8 @@ def _membership(joining: Joining, departure: Departure) -> list[Route]:
         return {}
 
     async def delete_node(request: Request) -> Any:
-        await departure.delete_node(request.params["name"])
+        revoke = request.query.get("revoke") == "1"
+        await departure.delete_node(request.params["name"], revoke=revoke)
         return {}
 
     async def list_tokens(_: Request) -> Any:

@@ -83,3 +83,29 @@ async def test_labels_that_were_given_another_number_meanwhile_keep_it() -> None
     assert await fixture.rounds(1) == [schema.identity(number)]
     left = await contents(fixture.kv, schema.IDENTITY_ALLOCATIONS)
     assert list(left.values()) == [b"70000"]
+
+
+async def test_a_node_that_takes_an_identity_up_is_safe_before_it_has_said_so() -> None:
+    fixture = Fixture()
+    number = await fixture.start()
+    await fixture.rounds(1)
+    assert await allocate_identity(fixture.kv, 1, LABELS) == number
+    assert await fixture.rounds(1) == []
+    await fixture.kv.put(schema.identity_value(LABELS, "east-1"), str(number).encode())
+    assert await fixture.rounds(3) == []
+
+
+async def test_an_identity_taken_up_during_a_round_fails_its_collection() -> None:
+    fixture = Fixture()
+    number = await fixture.start()
+    await fixture.rounds(1)
+    in_use = fixture.collector._in_use
+
+    async def taken_up_just_after() -> tuple[set[bytes], set[str]]:
+        found = await in_use()
+        assert await allocate_identity(fixture.kv, 1, LABELS) == number
+        return found
+
+    fixture.collector._in_use = taken_up_just_after  # type: ignore[method-assign]
+    assert await fixture.rounds(1) == []
+    assert await fixture.kv.get(schema.identity(number)) is not None

@@ -1,0 +1,20 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meshnet.agent import publication
+from meshnet.netlink import memory
+from tests.support.node import Node
+
+
+@pytest.fixture
+async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
+    """A node whose agent has proved its PodCIDRs."""
+    monkeypatch.setattr(memory, "RUN_DIR", str(tmp_path))
+    monkeypatch.setattr(publication, "NEW_IDENTITY_SETTLE_S", 0.0)
+    node = Node(tmp_path)
+    await node.prove()
+    yield node
+    for task in node.tasks:
+        task.cancel()

@@ -1,0 +1,43 @@
+"""What is wrong is said, each with a fix, and nothing else is."""
+
+from meshnet.agent import problems
+from meshnet.agent.loop import Loop
+from meshnet.errors import Unreachable
+from meshnet.model.dataplane import MapUsage
+from meshnet.model.remote import MirrorStatus, RefusedKey
+
+
+def test_a_map_is_a_problem_from_four_fifths_on() -> None:
+    rows = [MapUsage(name="ipcache", entries=entries, max_entries=1000) for entries in (799, 800)]
+    counters = MapUsage(name="counters", entries=1000, max_entries=1000)  # it cannot fill up
+    (found,) = problems.of_maps([*rows, counters])
+    assert found.message == "BPF map ipcache has 800 of at most 1000 entries"
+
+
+def test_keys_of_a_remote_that_are_not_believed_are_problems() -> None:
+    refusal = RefusedKey("cilium/state/ip/v1/default/10.1.0.9", "outside its PodCIDRs")
+    report = MirrorStatus(name="west", id=2, refused=1, refusals=(refusal,))
+    (found,) = problems.of_remotes([report, MirrorStatus(name="north", id=3)])
+    assert found.message == (
+        "cilium/state/ip/v1/default/10.1.0.9 of cluster west is not believed: outside its PodCIDRs"
+    )
+    assert found.id == "refused-key"
+
+
+async def test_a_loop_is_a_problem_when_it_failed_three_times_in_a_row() -> None:
+    async def reconcile() -> None:
+        raise Unreachable("etcd at h:1 refused the connection")
+
+    loop = Loop("routes", reconcile)
+    for failures in range(1, 4):
+        assert problems.of_loops([loop]) == []
+        await loop._one_pass()
+        assert loop.status.failures == failures
+    (found,) = problems.of_loops([loop])
+    assert found.message == "routes failed 3 times: etcd at h:1 refused the connection"
+
+
+def test_a_lost_block_tells_the_way_out() -> None:
+    assert problems.of_ownership(None) == []
+    (found,) = problems.of_ownership("PodCIDR 10.1.4.0/22 (epoch 1) belongs to node b, epoch 2")
+    assert "cluster leave" in found.fix
