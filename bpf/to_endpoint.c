@@ -28,7 +28,8 @@ int to_endpoint(struct __sk_buff *skb)
 		return TC_ACT_OK;	/* the stack made it: what we cannot read is not refused */
 
 	pkt->source_identity = IDENTITY_HOST;
-	if (!address_is_own(&pkt->source)) {
+	/* Nobody else can be on this link: a link-local source is the host's own, too. */
+	if (!address_is_own(&pkt->source) && !address_is_link_local(&pkt->source)) {
 		row = ipcache_lookup(&pkt->source);
 		pkt->source_identity = row ? row->identity : IDENTITY_WORLD;
 	}

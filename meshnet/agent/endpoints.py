@@ -129,8 +129,9 @@ class Endpoints:
 
     async def delete(self, namespace: str, name: str) -> None:
         """End the owner (TERM, 5 s, KILL), tell the mesh, take the interface away."""
-        async with self._changing((namespace, name)):  # one that is being made is made first
-            endpoint = self.get(namespace, name)
+        endpoint = self.get(namespace, name)
+        async with self._changing(endpoint.key):  # one that is being made is made first
+            endpoint = self._endpoints.get(endpoint.key, endpoint)
         await self._finish(endpoint)
 
     async def restore(self) -> None:
