@@ -38,10 +38,15 @@ def show_node(name: NodeArgument, output: OutputOption = Output.TABLE) -> None:
 
 
 @app.command("delete")
-def delete_node(name: NodeArgument) -> None:
+def delete_node(
+    name: NodeArgument,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Also renew none of its certificates any more.")
+    ] = False,
+) -> None:
     """Forget a node of this cluster that is gone for good: its state and its PodCIDRs.
 
     A node that still runs leaves by itself: `meshnet cluster leave` there.
     """
-    AgentClient(Paths.from_environment()).delete("nodes", name)
+    AgentClient(Paths.from_environment()).delete("nodes", name, revoke=str(int(revoke)))
     console.progress(f"node {name} is forgotten, its PodCIDRs are free")
