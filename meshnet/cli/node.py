@@ -48,5 +48,9 @@ def delete_node(
 
     A node that still runs leaves by itself: `meshnet cluster leave` there.
     """
-    AgentClient(Paths.from_environment()).delete("nodes", name, revoke=str(int(revoke)))
+    agent = AgentClient(Paths.from_environment())
+    if revoke:
+        agent.delete("nodes", name, revoke="1")
+    else:
+        agent.delete("nodes", name)
     console.progress(f"node {name} is forgotten, its PodCIDRs are free")
