@@ -1,4 +1,4 @@
-"""The agent of a node that does nothing is small, and starts fast."""
+"""The agent of a node that does nothing is small."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tests.support.lab import Node, deployed
 pytestmark = pytest.mark.lab
 
 IDLE_RSS_KB = 60 * 1024
-WARM_START_S = 0.5
 SOLO = """\
 name: solo
 topology:
