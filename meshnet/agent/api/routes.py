@@ -76,15 +76,7 @@ def _endpoints(context: Context) -> list[Route]:
         return views.endpoint(context, found)
 
     async def create(request: Request) -> Any:
-        wanted = EndpointRequest(
-            name=request.field("name"),
-            namespace=request.optional("namespace", "default"),
-            labels=request.optional("labels", {}),
-            ports=request.optional("ports", {}),
-            netns=request.optional("netns"),
-            ifname=request.optional("ifname", "eth0"),
-            owner_pid=request.optional("owner_pid"),
-        )
+        wanted = request.structured(EndpointRequest)
         return views.endpoint(context, await endpoints.create(wanted))
 
     async def adopt(request: Request) -> Any:

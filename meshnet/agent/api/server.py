@@ -15,10 +15,11 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
+import cattrs
 import h11
 import structlog
 
@@ -35,7 +36,10 @@ GROUP = "meshnet"
 MAX_BODY = 1 << 20
 """Bytes; the largest request is a manifest."""
 
+T = TypeVar("T")
+
 _log = structlog.get_logger()
+_converter = cattrs.Converter(forbid_extra_keys=True)
 
 
 @attrs.frozen
@@ -53,6 +57,16 @@ class Request:
         if not isinstance(self.body, Mapping) or name not in self.body:
             raise UsageError(f"{self.method} {self.path}: field {name!r} is missing in the body")
         return self.body[name]
+
+    def structured(self, shape: type[T]) -> T:
+        """The body as an object of ours. Raises UsageError that names every fault."""
+        if not isinstance(self.body, dict):
+            raise UsageError(f"{self.method} {self.path}: the body is no JSON object")
+        try:
+            return _converter.structure(self.body, shape)
+        except cattrs.BaseValidationError as error:
+            faults = "; ".join(cattrs.transform_error(error, path="body"))
+            raise UsageError(f"{self.method} {self.path}: {faults}") from error
 
     def optional(self, name: str, default: Any = None) -> Any:
         return self.body.get(name, default) if isinstance(self.body, Mapping) else default

@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
+import pytest
+
 from meshnet.agent.api.server import ApiServer, Request, Route
-from meshnet.errors import AlreadyExists, NotFound
+from meshnet.errors import AlreadyExists, NotFound, UsageError
 
 
 async def _show(request: Request) -> Any:
@@ -108,3 +111,25 @@ async def test_what_is_no_http_does_not_end_the_server(tmp_path: Path) -> None:
 async def test_others_than_owner_and_group_cannot_open_the_socket(tmp_path: Path) -> None:
     async with serving(tmp_path / "agent.sock") as path:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+@attrs.frozen
+class Wanted:
+    name: str
+    labels: dict[str, str] = attrs.field(factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({}, "required field missing @ body.name"),
+        ({"name": "web", "labels": 5}, "body.labels"),
+        ({"name": "web", "colour": "red"}, "extra fields found"),
+        (None, "no JSON object"),
+        ([], "no JSON object"),
+    ],
+)
+def test_a_body_of_the_wrong_shape_is_told_where_it_is_wrong(body: Any, told: str) -> None:
+    request = Request("POST", "/v1/endpoints", {}, body)
+    with pytest.raises(UsageError, match=f"^POST /v1/endpoints: .*{told}"):
+        request.structured(Wanted)
