@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import socket
+import struct
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from tests.support.formed import UNDERLAY, Mesh, Workload, eventually, formed
+from tests.support.formed import UNDERLAY, Mesh, Workload, eventually, formed, network_of
+from tests.support.lab import Node
 
 pytestmark = pytest.mark.lab
 
@@ -17,10 +23,13 @@ ls -d /run/meshnet /sys/fs/bpf/meshnet /run/netns/* 2>/dev/null
 ip -br link | grep -v -e '^lo ' -e '^eth1@'
 ip route show table all | grep 'proto 109'
 ip -6 route show table all | grep 'proto 109'
-bpftool link show 2>/dev/null | grep -i tcx
 true
 """
 """Prints whatever of meshnet is on a host, but for the agent's log."""
+
+
+SYS_BPF = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+PROG_QUERY, TCX_INGRESS = 16, 46
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +41,18 @@ def parting() -> Iterator[Mesh]:
         yield mesh
 
 
+def attached(node: Node) -> int:
+    """Programs at tcx ingress of the underlay: the kernel's own count (bpf(2), <linux/bpf.h>)."""
+    with network_of(node):
+        query = bytearray(
+            struct.pack("=IIIIQI", socket.if_nametoindex("eth1"), TCX_INGRESS, 0, 0, 0, 0)
+        )
+        buffer = (ctypes.c_char * 64).from_buffer(query.ljust(64, b"\0"))
+        done = ctypes.CDLL(None, use_errno=True).syscall(SYS_BPF, PROG_QUERY, buffer, len(buffer))
+    assert done == 0, os.strerror(ctypes.get_errno())
+    return int(struct.unpack_from("=I", buffer, 24)[0])
+
+
 def known(mesh: Mesh, node: str, lost: Workload) -> list[str]:
     """What a node still knows of an endpoint."""
     rows = mesh.json(node, "endpoint", "list", "--all-clusters")
@@ -41,15 +62,26 @@ def known(mesh: Mesh, node: str, lost: Workload) -> list[str]:
     ]
 
 
+def knows(mesh: Mesh, node: str, one: Workload) -> bool:
+    """In its list, and both addresses in its map."""
+    return len(known(mesh, node, one)) == 3
+
+
+def forgot(mesh: Mesh, node: str, one: Workload) -> bool:
+    return not known(mesh, node, one)
+
+
 def test_cluster_leave_leaves_nothing_in_etcd_or_in_the_kernel(parting: Mesh) -> None:
     lost = parting.workload("west-2", "cache")
     for node in ("east-1", "east-2", "west-1"):
-        eventually(lambda node=node: len(known(parting, node, lost)) == 3, within_s=3)
+        eventually(partial(knows, parting, node, lost), within_s=3)
+    assert attached(parting["west-2"]) == 1
     parting.run("west-2", "meshnet", "cluster", "leave")
     for node in ("east-1", "east-2", "west-1"):
-        eventually(lambda node=node: not known(parting, node, lost), within_s=3)
+        eventually(partial(forgot, parting, node, lost), within_s=3)
 
     assert parting.run("west-2", "sh", "-c", OF_MESHNET) == ""
+    assert attached(parting["west-2"]) == 0
     traces = ("west-2", UNDERLAY["west-2"], lost.ipv4, lost.ipv6)
     own, mirrored = ("cilium/", "meshnet/"), ("cilium/",)
     eventually(lambda: not mentions(parting, "west-1", own, traces), within_s=5)
@@ -90,7 +122,7 @@ def unready(mesh: Mesh, node: str) -> dict[str, str]:
 def test_mesh_leave_takes_the_other_clusters_state_out_of_etcd_and_maps(parting: Mesh) -> None:
     web, db = parting.workload("east-1", "web"), parting.workload("west-1", "db")
     parting.run("east-2", "meshnet", "mesh", "leave", "west")
-    eventually(lambda: not known(parting, "east-1", db), within_s=5)
+    eventually(partial(forgot, parting, "east-1", db), within_s=5)
     eventually(lambda: not parting.etcd("east-1", "get", "cilium/cache/"), within_s=5)
     assert parting.json("east-1", "mesh", "status") == []
     assert parting.json("east-1", "map", "dump", "nodes") == [
@@ -101,7 +133,7 @@ def test_mesh_leave_takes_the_other_clusters_state_out_of_etcd_and_maps(parting:
     assert (name, error.partition(" at ")[0]) == ("east", "gateway of cluster east")
 
     parting.run("west-1", "meshnet", "mesh", "leave", "east")
-    eventually(lambda: not known(parting, "west-1", web), within_s=5)
+    eventually(partial(forgot, parting, "west-1", web), within_s=5)
     assert parting.json("west-1", "mesh", "status") == []
     done = parting["west-1"].meshnet("mesh", "leave", "east", check=False)
     assert (done.returncode, done.stderr) == (
