@@ -109,6 +109,10 @@ class MeshView:
     def nodes(self) -> list[Node]:
         return [node for view in self.clusters.values() for node in view.nodes.values()]
 
+    def nodes_of(self, cluster: str) -> list[Node]:
+        view = self.clusters.get(cluster)
+        return list(view.nodes.values()) if view else []
+
     def peer_addresses(self) -> set[Address]:
         """Where this node sends what is for other nodes."""
         own = self._local.as_node()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
 import structlog
@@ -31,9 +31,11 @@ from meshnet.agent.start import Foundation
 from meshnet.agent.trust import Trust
 from meshnet.agent.watchers import Watchers
 from meshnet.config import Paths, Settings
+from meshnet.enrolment.roster import gateways_of
 from meshnet.kvstore.etcd import EtcdKV
 from meshnet.mesh.leader import MeshLeader
 from meshnet.mesh.leadership import Leadership
+from meshnet.model.node import Node
 from meshnet.model.remote import Remote
 from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
@@ -94,11 +96,11 @@ class _Agent:
         self.events = DropEvents(dataplane)
         self.etcd_health = EtcdHealth(kv)
 
-        pki = PkiStore(paths.pki)
+        pki = self._pki = PkiStore(paths.pki)
         self.trust = Trust(settings, local, kv, pki)
         self.keeper = CertificateKeeper(pki, settings)
         self.leadership = Leadership(kv, local.name)
-        self.leader = MeshLeader(kv, local.cluster, lambda remote: _open(remote, pki))
+        self.leader = MeshLeader(kv, local.cluster, self._open_remote)
 
         self.endpoints = Endpoints(
             local=local,
@@ -159,6 +161,12 @@ class _Agent:
         self.endpoints.want_published()
         self._keeping = self._spawn(self.session.run())
 
+    def _open_remote(self, remote: Remote) -> EtcdKV:
+        """A remote's exported state, through whichever of its gateways answers."""
+        tls = start.mirror_tls(self._pki, remote.mesh_ca)
+        where = gateways(remote, self.view.nodes_of(remote.name))
+        return EtcdKV(where, tls, server=f"gateway of cluster {remote.name}")
+
     def _mesh_changed(self) -> None:
         for loop in self.on_mesh:
             loop.trigger()
@@ -192,7 +200,7 @@ class _Agent:
         )
 
 
-def _open(remote: Remote, pki: PkiStore) -> EtcdKV:
-    """A remote's exported state, through whichever of its gateways answers."""
-    tls = start.mirror_tls(pki, remote.mesh_ca)
-    return EtcdKV(remote.gateways, tls, server=f"gateway of cluster {remote.name}")
+def gateways(remote: Remote, nodes: Iterable[Node]) -> tuple[str, ...]:
+    """Where a remote can be read: at the nodes it has now, then at those it had when it
+    joined. Nodes come and go; a join is for good."""
+    return tuple(dict.fromkeys((*gateways_of(tuple(nodes)), *remote.gateways)))
