@@ -168,7 +168,10 @@ class Map:
         return number
 
     def close(self) -> None:
-        os.close(self.fd)
+        """Repeating it does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
 
     def freeze(self) -> None:
         """No write by system call from now on, so the verifier may rely on the values."""

@@ -7,10 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bpf import Node, deployed
+from tests.support.bpf import Node, bpf_file_system, deployed
+
+
+@pytest.fixture(scope="session")
+def pins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the programs stay pinned from one test to the next."""
+    with bpf_file_system(tmp_path_factory.mktemp("bpf")) as mounted:
+        yield mounted / "meshnet"
 
 
 @pytest.fixture
-def east(tmp_path: Path) -> Iterator[Node]:
-    with deployed(tmp_path / "bpf") as node:
+def east(pins: Path) -> Iterator[Node]:
+    """A node with empty counters and conntrack; its programs were loaded by the first test."""
+    with deployed(pins) as node:
+        yield node
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Node]:
+    """A node whose pins nobody had before, for tests of loading itself."""
+    with bpf_file_system(tmp_path / "bpf") as mounted, deployed(mounted / "meshnet") as node:
         yield node

@@ -53,30 +53,30 @@ def test_a_flood_for_one_reason_does_not_hide_another(east: Node) -> None:
     assert "UNKNOWN_DESTINATION" in {event.reason for event in east.dataplane.read_events()}
 
 
-def test_events_that_do_not_fit_the_ring_are_counted_as_lost(east: Node) -> None:
-    east.dataplane.unload()
+def test_events_that_do_not_fit_the_ring_are_counted_as_lost(fresh: Node) -> None:
+    fresh.dataplane.unload()
     small = attrs.evolve(Sizes.lab(), events_bytes=4096)
-    east.dataplane = KernelDataplane(east.directory, built(), sizes=small)
-    east.dataplane.configure(config())
-    fill(east.dataplane)
+    fresh.dataplane = KernelDataplane(fresh.directory, built(), sizes=small)
+    fresh.dataplane.configure(config())
+    fill(fresh.dataplane)
 
-    refuse(east, 90)
+    refuse(fresh, 90)
 
-    assert len(east.dataplane.read_events()) == 4096 // 136
-    assert east.counters()["events_lost"] == 90 - 4096 // 136
+    assert len(fresh.dataplane.read_events()) == 4096 // 136
+    assert fresh.counters()["events_lost"] == 90 - 4096 // 136
 
 
-def test_the_ring_goes_round_many_times(east: Node) -> None:
-    east.dataplane.unload()
+def test_the_ring_goes_round_many_times(fresh: Node) -> None:
+    fresh.dataplane.unload()
     small = attrs.evolve(Sizes.lab(), events_bytes=4096)
-    east.dataplane = KernelDataplane(east.directory, built(), sizes=small)
-    east.dataplane.configure(config())
-    fill(east.dataplane)
+    fresh.dataplane = KernelDataplane(fresh.directory, built(), sizes=small)
+    fresh.dataplane.configure(config())
+    fill(fresh.dataplane)
 
     seen = 0
     for port in range(95):
-        east.from_web(frame(ip("10.1.0.11", "10.2.0.10", udp(port, 53))))
-        events = east.dataplane.read_events()
+        fresh.from_web(frame(ip("10.1.0.11", "10.2.0.10", udp(port, 53))))
+        events = fresh.dataplane.read_events()
         assert [event.source_port for event in events] == [port]
         seen += len(events)
     assert seen == 95

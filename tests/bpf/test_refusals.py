@@ -50,6 +50,12 @@ def test_without_a_bpf_file_system_the_mount_is_named(tmp_path: Path) -> None:
         KernelDataplane(tmp_path / "meshnet", built(), sizes=Sizes.lab())
 
 
+@pytest.fixture
+def east(fresh: Node) -> Node:
+    """What is loaded here is spoilt for others."""
+    return fresh
+
+
 def full(east: Node, **sizes: int) -> KernelDataplane:
     """The same dataplane with smaller maps."""
     east.dataplane.unload()

@@ -43,6 +43,7 @@ def dataplane(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Datapl
             kernel.configure(config())
             yield kernel
             kernel.unload()
+            kernel.close()
 
 
 def test_nodes_are_listed_as_they_were_written(dataplane: Dataplane) -> None:

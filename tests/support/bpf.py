@@ -26,7 +26,7 @@ import attrs
 
 from meshnet.dataplane import abi, artifact, bpf, programs
 from meshnet.dataplane.kernel import KernelDataplane
-from meshnet.dataplane.schema import Sizes, possible_cpus
+from meshnet.dataplane.schema import MapType, Sizes, possible_cpus
 from meshnet.model.dataplane import DropEvent, EndpointRow, IpcacheRow, NodeConfig, NodeRow
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -212,16 +212,38 @@ def fill(dataplane: KernelDataplane) -> None:
     dataplane.attach_endpoint(endpoint("db", 11, DB))
 
 
+def empty(dataplane: KernelDataplane) -> None:
+    """No row in any map, as after the first load."""
+    for opened in dataplane._set.maps.values():
+        if opened.spec.type in (MapType.ARRAY, MapType.PERCPU_ARRAY):
+            rows = list(opened.items())
+            opened.update_many((key, bytes(len(value))) for key, value in rows if any(value))
+        elif opened.spec.key:
+            opened.delete_many([key for key, _ in opened.items()])
+    while dataplane.read_events():
+        pass
+
+
 @contextlib.contextmanager
 def deployed(directory: Path) -> Iterator[Node]:
-    """east-1 in a namespace of its own; nothing of it is left afterwards."""
-    code = built()
-    with network_namespace(), bpf_file_system(directory) as pins:
+    """east-1 in a namespace of its own, in a bpf file system; afterwards nothing is attached,
+    and its descriptors are closed: the kernel frees programs one at a time, and locks up for
+    good when a thousand of them are let go at once.
+
+    What is pinned stays, so that the next one in the same directory has nothing to load.
+    """
+    with network_namespace():
         make_links()
-        dataplane = KernelDataplane(pins / "meshnet", code, sizes=Sizes.lab())
+        node = Node(directory, KernelDataplane(directory, built(), sizes=Sizes.lab()))
+        opened = node.dataplane
         try:
-            dataplane.configure(config())
-            fill(dataplane)
-            yield Node(pins / "meshnet", dataplane)
+            empty(opened)
+            opened.configure(config())
+            fill(opened)
+            yield node
         finally:
-            dataplane.unload()
+            links = node.dataplane._links
+            for name in links.names():
+                links.detach(name)
+            opened.close()
+            node.dataplane.close()

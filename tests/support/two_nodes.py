@@ -220,6 +220,7 @@ def two_nodes(directory: Path) -> Iterator[Pair]:
         finally:
             for dataplane in dataplanes.values():
                 dataplane.unload()
+                dataplane.close()
             for name in namespaces:
                 subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
