@@ -4,12 +4,14 @@
  * Hook: tcx ingress on the host side of the endpoint's veth; one program for all of them.
  * In:   an Ethernet frame the endpoint sent.
  * Out:  STAGE_DELIVER_LOCAL or STAGE_ENCAPSULATE when the mesh has the destination,
+ *       STAGE_NEIGHBOUR for ARP and neighbour solicitations,
  *       TC_ACT_OK to the host's stack when the node itself or the world has it,
  *       TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "address.h"
 #include "endpoint.h"
 #include "ipcache.h"
+#include "neighbour.h"
 #include "packet.h"
 #include "parse.h"
 
@@ -22,6 +24,17 @@ stays_on_link(const struct packet *pkt)
 	return (address_is_none(&pkt->source) || address_is_link_local(&pkt->source)) &&
 	       (address_is_link_local(&pkt->destination) ||
 		address_is_multicast(&pkt->destination));
+}
+
+/* Who has this address? Asked of all, or of one that is known, from any address of its own. */
+static __always_inline bool
+is_solicitation(struct __sk_buff *skb, const struct packet *pkt)
+{
+	__u8 type;
+
+	return pkt->protocol == IPPROTO_ICMPV6 && !pkt->later_fragment &&
+	       !bpf_skb_load_bytes(skb, pkt->l4_offset, &type, sizeof(type)) &&
+	       type == ND_SOLICITATION;
 }
 
 static __always_inline enum drop_reason
@@ -86,11 +99,13 @@ int from_endpoint(struct __sk_buff *skb)
 	if (skb->vlan_present)
 		return packet_drop(skb, pkt, REFUSE(pkt, DROP_UNSUPPORTED_L3));
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
-		return TC_ACT_OK;
+		return packet_continue(skb, pkt, STAGE_NEIGHBOUR);
 
 	reason = parse_packet(skb, pkt, skb->protocol, ETH_HLEN);
 	if (!reason)
 		reason = check_source(pkt, skb->ifindex);
+	if (!reason && is_solicitation(skb, pkt))
+		return packet_continue(skb, pkt, STAGE_NEIGHBOUR);
 	if (!reason)
 		reason = choose_way(pkt, &way);
 	if (!reason && way == WAY_STACK)

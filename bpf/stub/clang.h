@@ -33,6 +33,8 @@ static long (*bpf_skb_store_bytes)(void *skb, __u32 offset, const void *from, __
 				   __u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
 static long (*bpf_skb_adjust_room)(void *skb, __s32 difference, __u32 mode, __u64 flags) =
 	(void *)BPF_FUNC_skb_adjust_room;
+static long (*bpf_skb_change_tail)(void *skb, __u32 length, __u64 flags) =
+	(void *)BPF_FUNC_skb_change_tail;
 static long (*bpf_skb_change_type)(void *skb, __u32 type) = (void *)BPF_FUNC_skb_change_type;
 static long (*bpf_skb_get_tunnel_key)(void *skb, void *key, __u32 size, __u64 flags) =
 	(void *)BPF_FUNC_skb_get_tunnel_key;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "1635a60e86be55db977dc18745309ae8cee26c7db0e782fcd0e766db52ac0e00"
+HEADERS_SHA256 = "21dd7d54a6df8489ffbcab6c71f3b41f73bbfc336607ea38859c7369b8448b01"
 
 
 class AddressLimit(enum.IntEnum):
@@ -43,6 +43,7 @@ class DropReason(enum.IntEnum):
     IDENTITY_INGRESS = 27
     REMOTE_NODE_SOURCE = 28
     NOT_OURS = 29
+    NO_ROOM = 35
 
 
 class Direction(enum.IntEnum):
@@ -70,7 +71,8 @@ class Counter(enum.IntEnum):
     FROM_STACK = 5
     EVENTS_SUPPRESSED = 6
     EVENTS_LOST = 7
-    COUNT = 8
+    NEIGHBOURS_ANSWERED = 8
+    COUNT = 9
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -103,7 +105,8 @@ class NodeFlag(enum.IntEnum):
 class Stage(enum.IntEnum):
     DELIVER_LOCAL = 0
     ENCAPSULATE = 1
-    COUNT = 2
+    NEIGHBOUR = 2
+    COUNT = 3
 
 
 class Address(ctypes.Structure):
@@ -364,4 +367,5 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.IDENTITY_INGRESS: 'identity ingress, from an address without it',
     DropReason.REMOTE_NODE_SOURCE: "remote-node, from an address that is not the node's",
     DropReason.NOT_OURS: 'tunnelled to us, but the inner destination is not here',
+    DropReason.NO_ROOM: 'the kernel made no room for the answer to a question',
 }

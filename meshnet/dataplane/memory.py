@@ -15,6 +15,7 @@ from typing import Any, Literal
 import attrs
 
 from meshnet.dataplane.abi import DropReason
+from meshnet.dataplane.schema import PROGRAMS
 from meshnet.errors import NotFound
 from meshnet.model.addressing import Address, Prefix, contains, host_prefix
 from meshnet.model.dataplane import (
@@ -137,7 +138,7 @@ class MemoryDataplane:
 
     @property
     def programs(self) -> int:
-        return 7 if self._config else 0
+        return len(PROGRAMS) if self._config else 0
 
     def events_fd(self) -> int:
         return self._ready

@@ -139,6 +139,7 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
 STAGES: dict[abi.Stage, str] = {
     abi.Stage.DELIVER_LOCAL: "deliver_local",
     abi.Stage.ENCAPSULATE: "encapsulate",
+    abi.Stage.NEIGHBOUR: "neighbour",
 }
 """Which program is which stage of the prog array."""
 
@@ -150,6 +151,7 @@ PROGRAMS = (
     "from_underlay",
     "from_tunnel",
     "to_tunnel",
+    "neighbour",
 )
 """Every program; each is the one function of bpf/<name>.c."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
@@ -37,6 +38,7 @@ UNREACHABLE = {
     DropReason.NONE: "is no refusal",
     DropReason.DECAPSULATION_FAILED: "the headers were read before, so only a kernel without "
     "memory, or without BPF_F_ADJ_ROOM_DECAP_L3 (6.3), answers so",
+    DropReason.NO_ROOM: "only a kernel without memory answers so",
 }
 """Reasons that no packet can be made for."""
 
@@ -69,6 +71,7 @@ class Case:
     frame: bytes
     before: Callable[[Node], None] = nothing
     gso_size: int = 0
+    after: Callable[[Node], None] = nothing
 
 
 def _forget_endpoint(east: Node) -> None:
@@ -91,14 +94,25 @@ def _without_underlay_ipv4(east: Node) -> None:
     east.dataplane.configure(config(underlay_ipv4=None))
 
 
-def _without_deliver_local(east: Node) -> None:
+def _stages(east: Node) -> bpf.Map:
     (generation,) = east.directory.glob("gen-*")
     fd = bpf.open_pin(generation / "stages")
     assert fd is not None
-    spec = next(spec for spec in schema(Sizes.lab()) if spec.name == "stages")
-    stages = bpf.Map(fd, spec)
+    return bpf.Map(fd, next(spec for spec in schema(Sizes.lab()) if spec.name == "stages"))
+
+
+def _without_deliver_local(east: Node) -> None:
+    stages = _stages(east)
     assert stages.delete(struct.pack("=I", Stage.DELIVER_LOCAL))
     stages.close()
+
+
+def _with_deliver_local(east: Node) -> None:
+    """Others use the same programs after this test."""
+    stages, program = _stages(east), east.program("deliver_local")
+    stages.update(struct.pack("=I", Stage.DELIVER_LOCAL), struct.pack("=I", program))
+    stages.close()
+    os.close(program)
 
 
 def _own_address_of_nobody(east: Node) -> None:
@@ -181,7 +195,13 @@ CASES = [
         frame(Packet(ETH_ARP, bytes(46))),
         _on_the_way_to_west,
     ),
-    Case(R.TAIL_CALL_MISSED, "from_endpoint", web("10.1.0.11"), _without_deliver_local),
+    Case(
+        R.TAIL_CALL_MISSED,
+        "from_endpoint",
+        web("10.1.0.11"),
+        _without_deliver_local,
+        after=_with_deliver_local,
+    ),
     Case(R.TTL_EXCEEDED, "from_endpoint", web("10.1.0.11", ttl=1)),
     Case(R.TTL_EXCEEDED, "from_endpoint", web("fd00:10:1::11", "fd00:10:1::10", ttl=1)),
     Case(R.ENDPOINT_NOT_READY, "from_endpoint", web(), _not_ready),
@@ -234,6 +254,7 @@ def test_a_refused_packet_has_one_reason_one_count_and_an_event_of_its_line(
     done = east.send(
         case.program, case.frame, hook.get(case.program, east.web), gso_size=case.gso_size
     )
+    case.after(east)
 
     assert done.verdict == SHOT
     assert east.drops() == {f"{case.reason.name} {direction}": 1}

@@ -9,7 +9,8 @@ from hashlib import sha256
 
 import pytest
 
-from tests.support.two_nodes import Host, Pair, inside, lost_pings, two_nodes
+from tests.support.bpf import run
+from tests.support.two_nodes import MAC, Host, Pair, inside, lost_pings, two_nodes
 
 pytestmark = [pytest.mark.bpf, pytest.mark.netlink]
 
@@ -87,3 +88,15 @@ def test_nodes_reach_each_others_gateway_address(pair: Pair, underlay: int) -> N
 
     assert lost_pings(pair.east.name, "10.2.0.1") == 0, pair.drops(pair.east)
     assert lost_pings(pair.east.name, "fd00:10:2::1") == 0, pair.drops(pair.east)
+
+
+@pytest.mark.parametrize("gateway", ["10.1.0.1", "fd00:10:1::1"])
+def test_an_endpoint_that_forgot_its_gateways_mac_asks_and_is_answered(
+    pair: Pair, gateway: str
+) -> None:
+    to = "10.2.0.10" if "." in gateway else "fd00:10:2::10"
+    ip = f"ip -n {pair.east.endpoint}"
+    run(f"{ip} neigh del {gateway} dev eth0")
+
+    assert lost_pings(pair.east.endpoint, to) == 0, pair.drops(pair.east)
+    assert f"{gateway} dev eth0 lladdr {MAC}" in run(f"{ip} neigh show")

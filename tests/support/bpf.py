@@ -234,10 +234,12 @@ def deployed(directory: Path) -> Iterator[Node]:
     """
     with network_namespace():
         make_links()
+        before = KernelDataplane(directory, built(), sizes=Sizes.lab())
+        empty(before)
+        before.close()  # it remembers the rows that it found
         node = Node(directory, KernelDataplane(directory, built(), sizes=Sizes.lab()))
         opened = node.dataplane
         try:
-            empty(opened)
             opened.configure(config())
             fill(opened)
             yield node

@@ -41,6 +41,13 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def icmpv6_checksum(packet: Read) -> int:
+    """0 when the packet's own checksum is right (RFC 8200 section 8.1)."""
+    pseudo = packet.source.packed + packet.destination.packed
+    pseudo += struct.pack("!II", len(packet.payload), packet.protocol)
+    return checksum(pseudo + packet.payload)
+
+
 def udp(source: int, destination: int, data: bytes = b"hello") -> Payload:
     return Payload(UDP, struct.pack("!HHHH", source, destination, 8 + len(data), 0) + data)
 

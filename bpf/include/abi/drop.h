@@ -36,6 +36,7 @@ enum drop_reason {
 	DROP_IDENTITY_INGRESS = 27, /* identity ingress, from an address without it */
 	DROP_REMOTE_NODE_SOURCE = 28, /* remote-node, from an address that is not the node's */
 	DROP_NOT_OURS = 29, /* tunnelled to us, but the inner destination is not here */
+	DROP_NO_ROOM = 35, /* the kernel made no room for the answer to a question */
 };
 
 enum direction {

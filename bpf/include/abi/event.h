@@ -48,5 +48,6 @@ enum counter {
 	COUNTER_FROM_STACK = 5,		/* from the host's own stack to an endpoint */
 	COUNTER_EVENTS_SUPPRESSED = 6,	/* drops without an event: the bucket was empty */
 	COUNTER_EVENTS_LOST = 7,	/* drops without an event: the ring was full */
-	COUNTER_COUNT = 8,
+	COUNTER_NEIGHBOURS_ANSWERED = 8,	/* ARP and ND for the gateway */
+	COUNTER_COUNT = 9,
 };

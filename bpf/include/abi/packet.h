@@ -11,7 +11,8 @@
 enum stage {
 	STAGE_DELIVER_LOCAL = 0,
 	STAGE_ENCAPSULATE = 1,
-	STAGE_COUNT = 2,
+	STAGE_NEIGHBOUR = 2,
+	STAGE_COUNT = 3,
 };
 
 struct packet {
