@@ -5,11 +5,29 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "21dd7d54a6df8489ffbcab6c71f3b41f73bbfc336607ea38859c7369b8448b01"
+HEADERS_SHA256 = "25332133412fa10d26c24cdc3c1e879faf71c6d7b68468991b4ab09fcc56c507"
 
 
 class AddressLimit(enum.IntEnum):
     V4_OFFSET = 96
+
+
+class ConntrackFlag(enum.IntEnum):
+    PEER_BEGAN = 1
+    GUESSED = 2
+    ANSWERED = 4
+    CLOSED = 8
+
+
+class ClockUnit(enum.IntEnum):
+    TICK_SHIFT = 30
+
+
+class ConntrackLifetime(enum.IntEnum):
+    TCP_OPENING = 56
+    TCP_ESTABLISHED = 7451
+    TCP_CLOSED = 10
+    OTHER = 56
 
 
 class DropReason(enum.IntEnum):
@@ -72,7 +90,8 @@ class Counter(enum.IntEnum):
     EVENTS_SUPPRESSED = 6
     EVENTS_LOST = 7
     NEIGHBOURS_ANSWERED = 8
-    COUNT = 9
+    UNTRACKED = 9
+    COUNT = 10
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -157,6 +176,42 @@ class Config(ctypes.Structure):
     ]
 
 
+class ConntrackKey(ctypes.Structure):
+    endpoint: Address
+    peer: Address
+    endpoint_port: int
+    peer_port: int
+    protocol: int
+    reserved: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("endpoint", Address),
+        ("peer", Address),
+        ("endpoint_port", ctypes.c_uint16),
+        ("peer_port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 3),
+    ]
+
+
+class Conntrack(ctypes.Structure):
+    expires: int
+    remote_identity: int
+    policy_epoch: int
+    flags: int
+    tcp_sent: int
+    tcp_received: int
+    reserved: int
+    _fields_ = [
+        ("expires", ctypes.c_uint32),
+        ("remote_identity", ctypes.c_uint32),
+        ("policy_epoch", ctypes.c_uint32),
+        ("flags", ctypes.c_uint8),
+        ("tcp_sent", ctypes.c_uint8),
+        ("tcp_received", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8),
+    ]
+
+
 class Count(ctypes.Structure):
     packets: int
     bytes: int
@@ -174,6 +229,7 @@ class Endpoint(ctypes.Structure):
     identity: int
     flags: int
     mac: ctypes.Array[ctypes.c_uint8]
+    policy_epoch: int
     _fields_ = [
         ("ipv4", Address),
         ("ipv6", Address),
@@ -182,6 +238,7 @@ class Endpoint(ctypes.Structure):
         ("identity", ctypes.c_uint32),
         ("flags", ctypes.c_uint16),
         ("mac", ctypes.c_uint8 * 6),
+        ("policy_epoch", ctypes.c_uint32),
     ]
 
 
@@ -295,7 +352,10 @@ class Packet(ctypes.Structure):
     later_fragment: int
     endpoint_flags: int
     endpoint_mac: ctypes.Array[ctypes.c_uint8]
-    reserved: int
+    policy_epoch: int
+    tcp_flags: int
+    icmp_type: int
+    reserved: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("source", Address),
         ("destination", Address),
@@ -317,7 +377,10 @@ class Packet(ctypes.Structure):
         ("later_fragment", ctypes.c_uint8),
         ("endpoint_flags", ctypes.c_uint16),
         ("endpoint_mac", ctypes.c_uint8 * 6),
-        ("reserved", ctypes.c_uint32),
+        ("policy_epoch", ctypes.c_uint32),
+        ("tcp_flags", ctypes.c_uint8),
+        ("icmp_type", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 6),
     ]
 
 
@@ -326,14 +389,16 @@ SIZES: dict[type[ctypes.Structure], int] = {
     Prefix: 20,
     Block: 32,
     Config: 84,
+    ConntrackKey: 40,
+    Conntrack: 16,
     Count: 16,
-    Endpoint: 52,
+    Endpoint: 56,
     SeenKey: 8,
     Event: 128,
     EventBucket: 16,
     Ipcache: 8,
     Node: 232,
-    Packet: 120,
+    Packet: 128,
 }
 
 DROP_TEXTS: dict[DropReason, str] = {
