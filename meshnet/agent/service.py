@@ -34,6 +34,7 @@ from meshnet.agent.watchers import Watchers
 from meshnet.config import Paths, Settings
 from meshnet.enrolment.roster import gateways_of
 from meshnet.kvstore.etcd import EtcdKV
+from meshnet.logic.admission import MAX_BYTES
 from meshnet.mesh.leader import MeshLeader
 from meshnet.mesh.leadership import Leadership
 from meshnet.model.node import Node
@@ -166,7 +167,8 @@ class _Agent:
         """A remote's exported state, through whichever of its gateways answers."""
         tls = start.mirror_tls(self._pki, remote.mesh_ca)
         where = gateways(remote, self.view.nodes_of(remote.name))
-        return EtcdKV(where, tls, server=f"gateway of cluster {remote.name}")
+        server = f"gateway of cluster {remote.name}"
+        return EtcdKV(where, tls, server=server, largest_list=2 * MAX_BYTES)
 
     def _mesh_changed(self) -> None:
         for loop in self.on_mesh:

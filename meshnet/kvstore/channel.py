@@ -108,7 +108,7 @@ class Connections:
             raise ConfigError(f"no endpoint is given for {server}")
         self.endpoints = tuple(endpoints)
         self._tls = tls
-        self._server = server
+        self.server = server
         self._index = 0
         self._current: Connection | None = None
         self._unused: list[Connection] = []
@@ -149,7 +149,7 @@ class Connections:
     def translate(self, connection: Connection, error: grpc.aio.AioRpcError) -> RegistryError:
         """gRPC's error as ours, with the endpoint and the reason."""
         code, details = error.code(), error.details() or ""
-        where = f"{self._server} at {connection.endpoint}"
+        where = f"{self.server} at {connection.endpoint}"
         match code:
             case grpc.StatusCode.NOT_FOUND if "lease" in details:
                 return LeaseLost("the lease is gone: put its keys again under a new one")
@@ -173,7 +173,7 @@ class Connections:
         return (NeverSent if never else Unreachable)(f"{where} is unreachable: {reason}")
 
     def unreachable(self, connection: Connection, reason: str) -> Unreachable:
-        return Unreachable(f"{self._server} at {connection.endpoint} is unreachable: {reason}")
+        return Unreachable(f"{self.server} at {connection.endpoint} is unreachable: {reason}")
 
     def _dial(self, endpoint: str) -> Connection:
         if self._tls is None:

@@ -44,6 +44,8 @@ class EtcdKV:
         tls: None only in tests.
         server: what error messages call the other side.
         timeout_s: of one request to one endpoint.
+        largest_list: bytes of keys and values that one listing may have; more is Denied. For a
+            server that is not trusted, which could otherwise fill our memory.
         sign_of_life_s: a watch whose server says nothing for so long is Unreachable.
     """
 
@@ -55,17 +57,19 @@ class EtcdKV:
         server: str = "etcd",
         timeout_s: float = 4.0,
         sign_of_life_s: float = 10.0,
+        largest_list: int | None = None,
     ) -> None:
         self._connections = Connections(endpoints, tls, server=server)
         self._timeout_s = timeout_s
         self._sign_of_life_s = sign_of_life_s
+        self._largest_list = largest_list
         self._streams: dict[Connection, WatchStream] = {}
 
     # --- reading ---------------------------------------------------------------------------
 
     async def get(self, key: str) -> KeyValue | None:
         response = await self._ask("kv", "Range", pb.RangeRequest(key=_encode(key)))
-        return next((_pair(kv) for kv in response.kvs), None)
+        return next((_pair(kv) for kv in response.kvs if kv.key == _encode(key)), None)
 
     async def list(self, prefix: str) -> Listing:
         for attempt in itertools.count(1):
@@ -186,7 +190,7 @@ class EtcdKV:
     async def _list(self, prefix: str) -> Listing:
         pairs: list[KeyValue] = []
         span = _range(prefix)
-        revision, limit = 0, PAGE
+        revision, limit, size = 0, PAGE, 0
         while True:
             request = pb.RangeRequest(**span, limit=limit, revision=revision)
             try:
@@ -197,10 +201,25 @@ class EtcdKV:
                 limit = max(1, limit // 8)
                 continue
             revision = revision or response.header.revision
+            size += self._check_page(prefix, span, response, size)
             pairs += (_pair(kv) for kv in response.kvs)
             if not response.more:
                 return Listing(revision, tuple(pairs), response.header.cluster_id)
             span["key"] = response.kvs[-1].key + b"\0"
+
+    def _check_page(self, prefix: str, span: dict[str, bytes], response: Any, before: int) -> int:
+        """The page's bytes. Raises Denied for what no etcd answers: a remote's gateway may
+        be anything, and must not lead us round in circles or past our own limits."""
+        keys = [kv.key for kv in response.kvs]
+        if not all(_covers(span, key) for key in keys) or (response.more and not keys):
+            raise Denied(f"{self._connections.server} {_FOREIGN} list of {prefix}")
+        size = sum(len(kv.key) + len(kv.value) for kv in response.kvs)
+        if self._largest_list is not None and before + size > self._largest_list:
+            raise Denied(
+                f"{self._connections.server} has more than {self._largest_list >> 20} MiB under "
+                f"{prefix}: too much to be read"
+            )
+        return size
 
     def _stream(self, connection: Connection) -> WatchStream:
         stream = self._streams.get(connection)
@@ -219,10 +238,15 @@ class EtcdKV:
             if "compacted" in response.cancel_reason:
                 raise Compacted(f"{where}: {response.cancel_reason}: list again")
             raise Denied(f"{where} refused: {response.cancel_reason.removeprefix('etcdserver: ')}")
+        if not all(_covers(_range(prefix), event.kv.key) for event in response.events):
+            raise Denied(f"{self._connections.server} {_FOREIGN} watch of {prefix}")
         if store and response.header.cluster_id != store:
             raise Compacted(f"{where}: another store answers: list again")
         if response.created and response.header.revision < after:
             raise Compacted(f"{where}: the store went back to an older state: list again")
+
+
+_FOREIGN = "answered with keys that were not asked for:"
 
 
 def _encode(key: str) -> bytes:
@@ -240,6 +264,14 @@ def _range(prefix: str) -> dict[str, bytes]:
     if not key:
         return {"key": b"\0", "range_end": b"\0"}
     return {"key": key, "range_end": key[:-1] + b"0"} if key.endswith(b"/") else {"key": key}
+
+
+def _covers(span: dict[str, bytes], key: bytes) -> bool:
+    """Whether a range as `_range` makes it has the key."""
+    end = span.get("range_end")
+    if end is None:
+        return key == span["key"]
+    return span["key"] <= key and (end == b"\0" or key < end)
 
 
 def _pair(kv: Any) -> KeyValue:

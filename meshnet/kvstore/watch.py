@@ -21,7 +21,7 @@ import attrs
 import etcd3.etcdrpc as pb
 import grpc
 
-from meshnet.errors import RegistryError
+from meshnet.errors import Denied, RegistryError
 from meshnet.kvstore.channel import Connection, Connections
 
 HAS_LEADER = (("hasleader", "true"),)
@@ -117,7 +117,10 @@ class WatchStream:
                 self._dispatch(response)
 
     def _dispatch(self, response: Any) -> None:
-        if response.created:
+        if response.created and not self._creating:
+            server = self._connections.server
+            self._fail(Denied(f"{server} answered a watch that was not asked for"))
+        elif response.created:
             subscription = self._creating.popleft()
             subscription.watch_id = response.watch_id
             if not response.canceled:

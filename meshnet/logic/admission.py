@@ -21,14 +21,26 @@ from meshnet.model.node import Node
 
 MAX_VALUE_BYTES = 1 << 20
 """etcd itself takes 1.5 MiB; no honest value comes near 1."""
+MAX_KEY_BYTES = 512
+"""The longest honest one names a service: 32 + 63 + 253 characters and its prefix."""
 MAX_KEYS = 100_000
 """Of one kind of one remote: 1 000 nodes with 100 addresses each."""
+MAX_BYTES = 128 << 20
+"""Of one remote in all: three times what 100 000 addresses take."""
+MAX_NODE_ADDRESSES = 16
+MAX_REASON = 300
+"""Characters of a reason. Reasons quote the remote, which may say megabytes."""
 
 CLAIMABLE_RESERVED = frozenset(
     {ReservedIdentity.HEALTH, ReservedIdentity.INIT, ReservedIdentity.INGRESS}
 )
 """Reserved identities that a remote's addresses may have. Never host, world or remote-node:
 they stand for more than an endpoint in policies."""
+
+
+FORBIDDEN_SOURCES = frozenset({"reserved", "cidr", "fqdn"})
+"""Sources of labels that policies give a meaning of their own: a remote's endpoint labelled
+`reserved:host` would be taken for our host."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,11 +62,23 @@ class Unreadable:
 Claim = Node | IpEntry | Identity | ServiceClaim | Unreadable
 
 
-def oversized(value: bytes) -> Unreadable | None:
-    """The refusal of a value that nobody should even decode."""
-    if len(value) <= MAX_VALUE_BYTES:
-        return None
-    return Unreadable(f"value of {len(value)} bytes is over the limit of {MAX_VALUE_BYTES}")
+def oversized(key: str, value: bytes) -> Unreadable | None:
+    """The refusal of what nobody should even decode."""
+    if len(value) > MAX_VALUE_BYTES:
+        return Unreadable(f"value of {len(value)} bytes is over the limit of {MAX_VALUE_BYTES}")
+    if len(key) > MAX_KEY_BYTES:
+        return Unreadable(f"key of {len(key)} characters is over the limit of {MAX_KEY_BYTES}")
+    if not key.isprintable():
+        return Unreadable("key has characters that cannot be printed")
+    return None
+
+
+def spoken(text: str, limit: int = MAX_REASON) -> str:
+    """A remote's words made safe to log and to show: one line, printable, not too long."""
+    shown = text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+    if shown.isprintable():
+        return shown
+    return shown.encode("ascii", "backslashreplace").decode().encode("unicode_escape").decode()
 
 
 @attrs.frozen(kw_only=True)
@@ -96,17 +120,19 @@ class Boundary:
         """Why `claim` is not believed. `hosts`: addresses of its nodes that are believed."""
         match claim:
             case Node():
-                return self._node(claim)
-            case IpEntry():
-                return self._ip(claim, hosts)
+                return _unprintable(claim.name) or self._node(claim)
+            case IpEntry(name=name, namespace=namespace, node=node):
+                return _unprintable(name, namespace, node) or self._ip(claim, hosts)
             case Identity():
-                return self._identity(claim)
+                return _unprintable(str(claim.labels)) or self._identity(claim)
             case ServiceClaim():
                 return self._service(claim)
             case Unreadable(reason):
                 return reason
 
     def _node(self, node: Node) -> str | None:
+        if len(node.addresses) + len(node.gateways) > MAX_NODE_ADDRESSES:
+            return f"has more than {MAX_NODE_ADDRESSES} addresses"
         reasons = [
             self._membership(node.cluster, node.cluster_id),
             *(self._underlay_address(address) for address in node.addresses),
@@ -136,6 +162,12 @@ class Boundary:
         label = identity.labels.get(CLUSTER_LABEL)
         if label != self.name:
             return f"label {CLUSTER_LABEL} is {label!r}, not {self.name!r}"
+        for text, value in identity.labels.labels:
+            source, _, key = text.partition(":")
+            if source in FORBIDDEN_SOURCES:
+                return f"label {text} is of source {source!r}, which no endpoint has"
+            if key == CLUSTER_LABEL and value != self.name:
+                return f"label {text} is {value!r}, not {self.name!r}"
         return None
 
     def _service(self, service: ServiceClaim) -> str | None:
@@ -178,6 +210,12 @@ class Boundary:
             if owner is not None:
                 return f"node address {address} is inside a PodCIDR or service CIDR of {owner}"
         return None
+
+
+def _unprintable(*texts: str) -> str | None:
+    if all(text.isprintable() for text in texts):
+        return None
+    return "a name in it has characters that cannot be printed"
 
 
 def _within(prefix: Prefix, outer: Prefix) -> bool:

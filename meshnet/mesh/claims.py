@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from meshnet.errors import ConfigError, PoisonedKey
-from meshnet.logic.admission import Claim, ServiceClaim, Unreadable, oversized
+from meshnet.logic.admission import Claim, ServiceClaim, Unreadable, oversized, spoken
 from meshnet.model.addressing import parse_address
 from meshnet.registry import codec, schema, wire
 
@@ -33,12 +33,12 @@ class Kind:
 
     def read(self, key: str, value: bytes) -> Claim:
         """What a key of `exported` claims; never raises."""
-        if refused := oversized(value):
+        if refused := oversized(key, value):
             return refused
         try:
             return self.decode(key, value)
         except PoisonedKey as error:
-            return Unreadable(error.reason)
+            return Unreadable(spoken(error.reason))
 
     def cache_key(self, key: str) -> str:
         """Where a key of `exported` is mirrored."""

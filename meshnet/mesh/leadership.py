@@ -63,7 +63,7 @@ def _batches(operations: Iterable[Operation]) -> Iterable[Sequence[Operation]]:
     batch: list[Operation] = []
     size = 0
     for operation in operations:
-        weight = len(operation.value) if isinstance(operation, Put) else 0
+        weight = len(operation.key) + (len(operation.value) if isinstance(operation, Put) else 0)
         if batch and (len(batch) == MAX_OPERATIONS or size + weight > MAX_TXN_BYTES):
             yield batch
             batch, size = [], 0

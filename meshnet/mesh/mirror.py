@@ -17,10 +17,11 @@ from collections.abc import Callable
 
 import structlog
 
-from meshnet.errors import Compacted, ConfigError, Refused, RegistryError, Unreachable
+from meshnet.errors import Compacted, Denied, MeshnetError, Unreachable
 from meshnet.kvstore.api import KV, Delete, Operation, Put
-from meshnet.logic.admission import MAX_KEYS
+from meshnet.logic.admission import MAX_BYTES, MAX_KEYS, spoken
 from meshnet.mesh.boundaries import Boundaries
+from meshnet.mesh.budget import Budget, weight
 from meshnet.mesh.claims import kinds
 from meshnet.mesh.leadership import FencedWriter, first_error
 from meshnet.mesh.reader import Changed, Introduced, Listed, News, RemoteReader
@@ -54,6 +55,8 @@ class Mirror:
         open_remote: Callable[[Remote], KV],
         *,
         max_keys: int = MAX_KEYS,
+        max_bytes: int = MAX_BYTES,
+        budget: Budget | None = None,
         publish_s: float = PUBLISH_S,
     ) -> None:
         self._remote = remote
@@ -64,7 +67,8 @@ class Mirror:
         self._publish_s = publish_s
         self._kinds = kinds(remote.name)
         self._boundary = boundaries.of(remote)
-        self._replica = Replica(self._boundary, self._kinds, max_keys=max_keys)
+        self._replica = Replica(self._boundary, self._kinds, max_keys=max_keys, max_bytes=max_bytes)
+        self._budget = budget or Budget()
         self._reader = RemoteReader(remote, self._kinds, self._hear)
         self._refusals = LastingRefusals()
         self._listed: set[str] = set()
@@ -107,8 +111,12 @@ class Mirror:
             began = time.monotonic()
             try:
                 await self._session()
-            except* (RegistryError, Refused, ConfigError) as group:
-                self._disconnected(str(first_error(group)))
+            except* MeshnetError as group:
+                self._disconnected(spoken(str(first_error(group))))
+            except* Exception as group:
+                # Whatever a remote makes of our code must stay its own problem.
+                self._log.exception("reading a remote failed", error=str(first_error(group)))
+                self._disconnected(f"fault while reading it: {first_error(group)!r}")
             delay = RETRY_S if time.monotonic() - began > STEADY_S else delay
             await asyncio.sleep(delay * random.uniform(0.5, 1))
             delay = min(delay * 2, LONGEST_RETRY_S)
@@ -173,9 +181,11 @@ class Mirror:
             complete = len(self._listed) == len(self._kinds)
             changes = self._replica.operations() if complete else []
             first, last = self._announcements(complete=complete)
+            operations = [*first, *changes, *last]
+            await self._budget.spend(weight(operations))
             try:
-                await self._writer.write([*first, *changes, *last])
-            except Unreachable as error:
+                await self._writer.write(operations)
+            except (Unreachable, Denied) as error:
                 self._log.warning("mirror not written", error=str(error))
                 self._replica.doubt(changes)
                 self._work.set()
@@ -210,7 +220,7 @@ class Mirror:
         }
         lasting, fresh = self._refusals.update(self._replica.refusals, time.monotonic())
         for key in fresh[:TOLD_REFUSALS]:
-            self._log.error("key of a remote refused", key=key, error=lasting[key])
+            self._log.error("key of a remote refused", key=spoken(key), error=lasting[key])
         if len(fresh) > TOLD_REFUSALS:
             self._log.error("more keys of a remote refused", count=len(fresh) - TOLD_REFUSALS)
         return MirrorStatus(
@@ -226,7 +236,9 @@ class Mirror:
             reconnects=self._reconnects,
             error=self._error,
             refused=len(lasting),
-            refusals=tuple(RefusedKey(key, lasting[key]) for key in list(lasting)[:TOLD_REFUSALS]),
+            refusals=tuple(
+                RefusedKey(spoken(key), lasting[key]) for key in list(lasting)[:TOLD_REFUSALS]
+            ),
         )
 
     async def _publish(self) -> None:
@@ -236,9 +248,11 @@ class Mirror:
             if status != published:
                 value = codec.encode_mirror_status(status)
                 key = schema.mesh_status(self._remote.name)
-                with contextlib.suppress(Unreachable):
+                try:
                     await self._writer.write([Put(key, value, self._writer.lease)])
                     published = status
+                except (Unreachable, Denied) as error:
+                    self._log.warning("status of a remote not written", error=str(error))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._publish_s):
                     await self._turn.wait()

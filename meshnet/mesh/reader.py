@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from meshnet.errors import Compacted, Refused, Unreachable
+from meshnet.errors import Compacted, PoisonedKey, Refused, Unreachable
 from meshnet.kvstore.api import KV, Deleted, KeyValue
 from meshnet.mesh.claims import Kind
 from meshnet.model.remote import Remote
@@ -23,6 +23,7 @@ from meshnet.registry import codec, schema
 
 CANARY_POLL_S = 0.5
 PULSE_S = 10.0
+MAX_CONFIG_BYTES = 64 << 10
 SILENCE_S = 120.0
 """A remote whose heartbeat stands still for so long has no leader (Cilium's limit too)."""
 
@@ -98,13 +99,15 @@ class RemoteReader:
         found = await kv.get(key)
         if found is None:
             raise Unreachable(f"{self._remote.name} has no cluster-config yet")
+        if len(found.value) > MAX_CONFIG_BYTES:
+            raise Refused(f"{key} has {len(found.value)} bytes: {MAX_CONFIG_BYTES} at most")
         config = codec.decode_cluster_config(key, found.value)
         if config.id != self._remote.id:
             raise Refused(
                 f"{self._remote.name} answers with cluster id {config.id}, but joined with "
                 f"{self._remote.id}: was it set up anew? `mesh leave` it and join again"
             )
-        self._tell(Introduced(_as_cached(found.value)))
+        self._tell(Introduced(_as_cached(key, found.value)))
         return config.synced_canaries
 
     async def _wait_for_canaries(self, kv: KV, waiting: Callable[[str | None], None]) -> None:
@@ -142,8 +145,11 @@ class RemoteReader:
             await asyncio.sleep(self._pulse_s)
 
 
-def _as_cached(config: bytes) -> bytes:
+def _as_cached(key: str, config: bytes) -> bytes:
     """A cluster-config as it stands in a mirror; what we do not know is kept."""
     read = json.loads(config)
-    read["capabilities"] = {**(read.get("capabilities") or {}), "cached": True}
+    capabilities = read.get("capabilities") or {}
+    if not isinstance(capabilities, dict):
+        raise PoisonedKey(key, "capabilities are no JSON object")
+    read["capabilities"] = {**capabilities, "cached": True}
     return json.dumps(read, separators=(",", ":")).encode()

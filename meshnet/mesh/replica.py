@@ -10,21 +10,42 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshnet.kvstore.api import Delete, Deleted, KeyValue, Operation, Put
-from meshnet.logic.admission import MAX_KEYS, Admission, Boundary, Claim, Unreadable
+from meshnet.logic.admission import (
+    MAX_BYTES,
+    MAX_KEYS,
+    Admission,
+    Boundary,
+    Claim,
+    Unreadable,
+    spoken,
+)
 from meshnet.mesh.claims import Kind
+
+MAX_LEFT_OUT = 1000
+"""Keys without room that are remembered by name; a flood of them must not fill our memory."""
 
 
 class Replica:
     """`refusals`: the remote's keys that are not believed -> why."""
 
     def __init__(
-        self, boundary: Boundary, kinds: tuple[Kind, ...], *, max_keys: int = MAX_KEYS
+        self,
+        boundary: Boundary,
+        kinds: tuple[Kind, ...],
+        *,
+        max_keys: int = MAX_KEYS,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.admission = Admission(boundary)
         self.refusals: dict[str, str] = {}
         self._max_keys = max_keys
+        self._max_bytes = max_bytes
+        # Every key there is room for; the value of one that cannot be read is not kept.
         self._values: dict[Kind, dict[str, bytes]] = {kind: {} for kind in kinds}
-        self._over: set[str] = set()
+        self._bytes = 0
+        # Keys there is no room for -> their bytes; and the kinds of more of them.
+        self._over: dict[str, int] = {}
+        self._flooded: set[Kind] = set()
         # By our key. None: it may or may not be there, with whatever value.
         self._copied: dict[str, bytes | None] = {}
         # The remote's keys to judge anew; a dict, for it keeps the order.
@@ -33,8 +54,10 @@ class Replica:
     @property
     def starved(self) -> bool:
         """Keys were left out for want of room, and now there is room: list again."""
-        crowded = {kind for kind, values in self._values.items() if len(values) >= self._max_keys}
-        return any(self._kind(key) not in crowded for key in self._over)
+        half_empty = self._bytes <= self._max_bytes // 2
+        if half_empty and any(len(self._values[kind]) < self._max_keys for kind in self._flooded):
+            return True
+        return any(self._has_room(self._kind(key), size) for key, size in self._over.items())
 
     def copied(self, pairs: Iterable[KeyValue]) -> None:
         """What our etcd has of this remote from before."""
@@ -47,6 +70,7 @@ class Replica:
         known = [key for key in self.admission.keys if key.startswith(kind.exported)]
         for key in {*known, *ours} - found.keys():
             self._delete(kind, key)
+        self._flooded.discard(kind)
         for key, value in found.items():
             self._put(kind, key, value)
 
@@ -93,27 +117,51 @@ class Replica:
     def believed(self) -> dict[Kind, list[Claim]]:
         """What the remote says and is believed, by kind."""
         return {
-            kind: [self.admission.claim(key) for key in values if key not in self.refusals]
+            kind: [
+                claim
+                for key in values
+                if key not in self.refusals
+                and not isinstance(claim := self.admission.claim(key), Unreadable)
+            ]
             for kind, values in self._values.items()
         }
 
     def _put(self, kind: Kind, key: str, value: bytes) -> None:
-        values = self._values[kind]
+        self._forget(kind, key)
+        size = len(key) + len(value)
+        if not self._has_room(kind, size):
+            self._leave_out(kind, key, size)
+            return
         claim = kind.read(key, value)
-        self._over.discard(key)
-        if key not in values and len(values) >= self._max_keys:
-            self._over.add(key)
-            claim = Unreadable(f"more than {self._max_keys} keys under {kind.exported}")
-        if isinstance(claim, Unreadable):
-            values.pop(key, None)
-        else:
-            values[key] = value
+        self._values[kind][key] = b"" if isinstance(claim, Unreadable) else value
+        self._bytes += len(key) + len(self._values[kind][key])
         self._mark(self.admission.put(key, claim))
 
     def _delete(self, kind: Kind, key: str) -> None:
-        self._values[kind].pop(key, None)
-        self._over.discard(key)
+        self._forget(kind, key)
         self._mark({key, *self.admission.delete(key)})
+
+    def _forget(self, kind: Kind, key: str) -> None:
+        held = self._values[kind].pop(key, None)
+        if held is not None:
+            self._bytes -= len(key) + len(held)
+        self._over.pop(key, None)
+
+    def _has_room(self, kind: Kind, size: int) -> bool:
+        few = len(self._values[kind]) < self._max_keys
+        return few and self._bytes + size <= self._max_bytes
+
+    def _leave_out(self, kind: Kind, key: str, size: int) -> None:
+        if len(self._over) >= MAX_LEFT_OUT:
+            self._flooded.add(kind)
+            self._delete(kind, key)
+            return
+        self._over[key] = size
+        many = len(self._values[kind]) >= self._max_keys
+        limit = (
+            f"{self._max_keys} keys under {kind.exported}" if many else f"{self._max_bytes} bytes"
+        )
+        self._mark(self.admission.put(key, Unreadable(f"more than {limit}")))
 
     def _mark(self, keys: Iterable[str]) -> None:
         self._dirty |= {key: self._kind(key) for key in keys}
@@ -127,5 +175,5 @@ class Replica:
         if reason is None:
             self.refusals.pop(key, None)
             return self._values[kind].get(key)
-        self.refusals[key] = reason
+        self.refusals[key] = spoken(reason)
         return None

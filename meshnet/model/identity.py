@@ -110,6 +110,8 @@ class LabelSet:
             if not separator or ":" not in key:
                 raise ValueError(f"label {part!r} is not source:key=value")
             pairs.append((key, value))
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a label stands there twice")
         return cls(pairs)
 
     def __str__(self) -> str:

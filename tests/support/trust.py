@@ -47,13 +47,19 @@ class TrustedCluster:
         return self.cluster.name
 
     def enrol(
-        self, profile: Profile, *, claim: str | None = None, lifetime: timedelta = LIFETIME
+        self,
+        profile: Profile,
+        *,
+        claim: str | None = None,
+        node: str | None = None,
+        lifetime: timedelta = LIFETIME,
     ) -> None:
-        """(Re)issue one certificate; `claim` puts another cluster's name into it."""
+        """(Re)issue one certificate; `claim` puts another cluster's name into it, `node`
+        another common name."""
         subject = Subject(
             profile=profile,
             cluster=claim or self.name,
-            node=f"{self.name}-1",
+            node=node or f"{self.name}-1",
             addresses=(LOOPBACK,),
             dns_names=(enrolment_name(self.name),) if profile is Profile.ENROLMENT else (),
         )

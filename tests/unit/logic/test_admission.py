@@ -130,8 +130,8 @@ def test_our_own_prefixes_win_over_pinned_ones_that_overlap_them() -> None:
 
 
 def test_a_value_of_a_mebibyte_is_read_and_one_byte_more_is_not() -> None:
-    assert oversized(bytes(MAX_VALUE_BYTES)) is None
-    refused = oversized(bytes(MAX_VALUE_BYTES + 1))
+    assert oversized("key", bytes(MAX_VALUE_BYTES)) is None
+    refused = oversized("key", bytes(MAX_VALUE_BYTES + 1))
     assert refused is not None and "1048577 bytes is over the limit" in refused.reason
 
 
