@@ -7,52 +7,8 @@
  *        TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "endpoint.h"
-#include "flow.h"
+#include "hop.h"
 #include "packet.h"
-#include "parse.h"
-
-/* RFC 1141: the header's sum stays what it was, and so does a checksum that a device made
- * over the whole packet (CHECKSUM_COMPLETE).
- */
-static __always_inline enum drop_reason
-take_hop_ipv4(struct __sk_buff *skb, struct packet *pkt)
-{
-	struct iphdr *ip = packet_at(skb, ETH_HLEN, sizeof(*ip));
-	__u32 sum;
-
-	if (!ip)
-		return REFUSE(pkt, DROP_TRUNCATED);
-	if (ip->ttl <= 1)
-		return REFUSE(pkt, DROP_TTL_EXCEEDED);
-	ip->ttl--;
-	sum = ip->check + bpf_htons(0x0100);
-	ip->check = sum + (sum >= 0xffff);
-	return DROP_NONE;
-}
-
-/* IPv6 has no sum to compensate with, so the device's is recomputed. */
-static __always_inline enum drop_reason
-take_hop_ipv6(struct __sk_buff *skb, struct packet *pkt)
-{
-	__u32 offset = ETH_HLEN + offsetof(struct ipv6hdr, hop_limit);
-	__u8 hops;
-
-	if (bpf_skb_load_bytes(skb, offset, &hops, sizeof(hops)))
-		return REFUSE(pkt, DROP_TRUNCATED);
-	if (hops <= 1)
-		return REFUSE(pkt, DROP_TTL_EXCEEDED);
-	hops--;
-	if (bpf_skb_store_bytes(skb, offset, &hops, sizeof(hops), BPF_F_RECOMPUTE_CSUM))
-		return REFUSE(pkt, DROP_TRUNCATED);
-	return DROP_NONE;
-}
-
-/* Two endpoints are one router apart, however many nodes lie between them. */
-static __always_inline enum drop_reason
-take_hop(struct __sk_buff *skb, struct packet *pkt)
-{
-	return pkt->family == ETH_P_IPV6 ? take_hop_ipv6(skb, pkt) : take_hop_ipv4(skb, pkt);
-}
 
 static __always_inline enum drop_reason
 address_frame(struct __sk_buff *skb, struct packet *pkt)
@@ -69,31 +25,15 @@ address_frame(struct __sk_buff *skb, struct packet *pkt)
 	return DROP_NONE;
 }
 
-/* Conntrack and ingress policy of the receiver. */
-static __always_inline enum drop_reason
-admit(struct packet *pkt)
-{
-	struct policy_subject subject = {
-		.endpoint_id = pkt->endpoint_id,
-		.epoch = pkt->policy_epoch,
-		.remote_identity = pkt->source_identity,
-	};
-
-	if (!(pkt->endpoint_flags & ENDPOINT_READY))
-		return REFUSE(pkt, DROP_ENDPOINT_NOT_READY);
-	return flow_admit(pkt, DIRECTION_INGRESS, &subject,
-			  conntrack_lookup(pkt, DIRECTION_INGRESS));
-}
-
 int deliver_local(struct __sk_buff *skb)
 {
 	struct packet *pkt = packet_current();
-	enum drop_reason reason;
+	enum drop_reason reason = DROP_NONE;
 
 	if (!pkt)
 		return TC_ACT_SHOT;
-	pkt->direction = DIRECTION_INGRESS;
-	reason = admit(pkt);
+	if (!(pkt->endpoint_flags & ENDPOINT_READY))
+		reason = REFUSE(pkt, DROP_ENDPOINT_NOT_READY);
 	if (!reason)
 		reason = take_hop(skb, pkt);
 	if (!reason)

@@ -3,11 +3,15 @@
  *
  * Stage: STAGE_ENCAPSULATE, from from_endpoint.
  * In:    the endpoint's frame; `scratch` has the node's index and the sender's identity.
- * Out:   TC_ACT_REDIRECT to the underlay, neighbour resolved by the kernel,
+ *        VXLAN or Geneve: as the node's row says.
+ * Out:   TC_ACT_REDIRECT to the next hop on the underlay, its MAC found by the kernel,
  *        TC_ACT_SHOT with a row in `drops` and an event.
  */
+#include "fits.h"
+#include "geneve.h"
+#include "next_hop.h"
 #include "packet.h"
-#include "parse.h"
+#include "tunnel.h"
 #include "vxlan.h"
 
 enum encap_flag {
@@ -15,35 +19,22 @@ enum encap_flag {
 		       BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
 };
 
-enum wire_limit { IP_LENGTH_MAX = 0xffff };
-
-/* As one packet of it will be on the wire: a super-packet is cut to gso_size later. */
-static __always_inline bool
-fits(struct __sk_buff *skb, const struct packet *pkt, __u32 path_mtu, __u32 overhead)
-{
-	__u32 length = skb->len - ETH_HLEN;
-	__u8 tcp_offset = 0x20;	/* in the upper half, in 4 bytes: 8, as for UDP */
-
-	if (length + overhead > IP_LENGTH_MAX)
-		return false;
-	if (skb->gso_size) {
-		if (pkt->protocol == IPPROTO_TCP)
-			bpf_skb_load_bytes(skb, pkt->l4_offset + 12, &tcp_offset, 1);
-		length = pkt->l4_offset - ETH_HLEN + (tcp_offset >> 4) * 4 + skb->gso_size;
-	}
-	return length + overhead <= path_mtu;
-}
-
 static __always_inline void
-fill_tunnel(struct tunnel_header *tunnel, const struct packet *pkt, __u32 hash, __u32 length)
+fill_tunnel(struct tunnel_header *tunnel, const struct packet *pkt, enum node_mode mode,
+	    __u32 hash, __u32 length)
 {
 	int i;
 
-	tunnel->udp.source = bpf_htons(VXLAN_FIRST_PORT | (hash & VXLAN_PORT_MASK));
-	tunnel->udp.dest = bpf_htons(CFG->vxlan_port);
+	tunnel->udp.source = bpf_htons(TUNNEL_FIRST_PORT | (hash & TUNNEL_PORT_MASK));
 	tunnel->udp.len = bpf_htons(length);
-	tunnel->vxlan.flags = bpf_htonl(VXLAN_FLAG_VNI);
-	tunnel->vxlan.vni = bpf_htonl(pkt->source_identity << 8);
+	if (mode == MODE_GENEVE) {
+		tunnel->udp.dest = bpf_htons(CFG->geneve_port);
+		tunnel->head = bpf_htonl(GENEVE_ETHERNET);
+	} else {
+		tunnel->udp.dest = bpf_htons(CFG->vxlan_port);
+		tunnel->head = bpf_htonl(VXLAN_FLAG_VNI);
+	}
+	tunnel->vni = bpf_htonl(pkt->source_identity << 8);
 	tunnel->inner.h_dest[0] = 2;	/* any unicast address: the receiver writes its own */
 #pragma unroll
 	for (i = 0; i < ETH_ALEN; i++)
@@ -66,12 +57,13 @@ encapsulate_ipv4(struct __sk_buff *skb, struct packet *pkt, const struct node *n
 	header.ip.ihl = 5;
 	header.ip.tot_len = bpf_htons(length);
 	header.ip.frag_off = bpf_htons(0x4000);	/* DF: we know the path's MTU */
-	header.ip.ttl = VXLAN_TTL;
+	header.ip.ttl = TUNNEL_TTL;
 	header.ip.protocol = IPPROTO_UDP;
 	header.ip.saddr = CFG->underlay_ipv4.word[3];
 	header.ip.daddr = node->outer.word[3];
 	header.ip.check = tunnel_checksum(&header);
-	fill_tunnel(&header.tunnel, pkt, hash, length - sizeof(header.ip));
+	fill_tunnel(&header.tunnel, pkt, node_mode(node, pkt->family), hash,
+		    length - sizeof(header.ip));
 
 	if (bpf_skb_adjust_room(skb, sizeof(header), BPF_ADJ_ROOM_MAC,
 				ENCAP_COMMON | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 |
@@ -97,12 +89,13 @@ encapsulate_ipv6(struct __sk_buff *skb, struct packet *pkt, const struct node *n
 	header.ip.version = 6;
 	header.ip.payload_len = bpf_htons(length - sizeof(header.ip));
 	header.ip.nexthdr = IPPROTO_UDP;
-	header.ip.hop_limit = VXLAN_TTL;
+	header.ip.hop_limit = TUNNEL_TTL;
 #pragma unroll
 	for (i = 0; i < 4; i++)
 		header.ip.saddr.in6_u.u6_addr32[i] = CFG->underlay_ipv6.word[i];
 	__builtin_memcpy(&header.ip.daddr, &node->outer, sizeof(node->outer));
-	fill_tunnel(&header.tunnel, pkt, hash, length - sizeof(header.ip));
+	fill_tunnel(&header.tunnel, pkt, node_mode(node, pkt->family), hash,
+		    length - sizeof(header.ip));
 
 	if (bpf_skb_adjust_room(skb, sizeof(header), BPF_ADJ_ROOM_MAC,
 				ENCAP_COMMON | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 |
@@ -118,7 +111,8 @@ int encapsulate(struct __sk_buff *skb)
 	struct packet *pkt = packet_current();
 	const struct node *node;
 	enum drop_reason reason;
-	__be16 family = bpf_htons(ETH_P_IP);
+	__u16 outer = ETH_P_IP;
+	__be16 protocol;
 
 	if (!pkt)
 		return TC_ACT_SHOT;
@@ -130,16 +124,17 @@ int encapsulate(struct __sk_buff *skb)
 
 	if (node->flags & NODE_IPV6_UNDERLAY) {
 		reason = encapsulate_ipv6(skb, pkt, node);
-		family = bpf_htons(ETH_P_IPV6);
+		outer = ETH_P_IPV6;
 	} else {
 		reason = encapsulate_ipv4(skb, pkt, node);
 	}
-	if (!reason && bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &family,
-					   sizeof(family), 0))
+	protocol = bpf_htons(outer);
+	if (!reason && bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol,
+					   sizeof(protocol), 0))
 		reason = REFUSE(pkt, DROP_ENCAPSULATION_FAILED);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 
 	count(COUNTER_ENCAPSULATED, skb->len);
-	return redirect_neigh(CFG->underlay_ifindex, NULL, 0, 0);
+	return next_hop_send(node, outer);
 }

@@ -3,20 +3,21 @@
  *
  * Hook: tcx ingress on the host side of the endpoint's veth; one program for all of them.
  * In:   an Ethernet frame the endpoint sent.
- * Out:  STAGE_DELIVER_LOCAL or STAGE_ENCAPSULATE when the mesh has the destination,
+ * Out:  STAGE_DELIVER_LOCAL, STAGE_ENCAPSULATE or STAGE_SEND_NATIVE when the mesh has the
+ *       destination,
  *       STAGE_NEIGHBOUR for ARP and neighbour solicitations,
  *       TC_ACT_OK to the host's stack when the node itself or the world has it,
  *       TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "address.h"
 #include "endpoint.h"
-#include "flow.h"
 #include "ipcache.h"
 #include "neighbour.h"
+#include "next_hop.h"
 #include "packet.h"
 #include "parse.h"
 
-enum way { WAY_STACK, WAY_LOCAL, WAY_TUNNEL };
+enum way { WAY_STACK, WAY_LOCAL, WAY_TUNNEL, WAY_NATIVE };
 
 /* Neighbour discovery and the like: it lives on one link and the stack never forwards it. */
 static __always_inline bool
@@ -29,15 +30,20 @@ stays_on_link(const struct packet *pkt)
 
 /* Who has this address? Asked of all, or of one that is known, from any address of its own. */
 static __always_inline bool
-is_solicitation(const struct packet *pkt)
+is_solicitation(struct __sk_buff *skb, const struct packet *pkt)
 {
+	__u8 type;
+
 	return pkt->protocol == IPPROTO_ICMPV6 && !pkt->later_fragment &&
-	       pkt->icmp_type == ND_SOLICITATION;
+	       !bpf_skb_load_bytes(skb, pkt->l4_offset, &type, sizeof(type)) &&
+	       type == ND_SOLICITATION;
 }
 
 static __always_inline enum drop_reason
-check_source(struct packet *pkt, const struct endpoint *self)
+check_source(struct packet *pkt, __u32 ifindex)
 {
+	const struct endpoint *self = endpoint_of_interface(ifindex);
+
 	if (!self)
 		return REFUSE(pkt, DROP_UNKNOWN_ENDPOINT);
 	pkt->source_identity = self->identity;
@@ -50,16 +56,25 @@ check_source(struct packet *pkt, const struct endpoint *self)
 	return DROP_NONE;
 }
 
+/* A node that is gone or our own is the tunnel's to refuse. */
+static __always_inline enum way
+way_to_node(const struct packet *pkt)
+{
+	const struct node *node = bpf_map_lookup_elem(MAP(nodes), &pkt->node_index);
+
+	if (!node || (node->flags & (NODE_PRESENT | NODE_LOCAL)) != NODE_PRESENT)
+		return WAY_TUNNEL;
+	return node_mode(node, pkt->family) == MODE_NATIVE ? WAY_NATIVE : WAY_TUNNEL;
+}
+
 static __always_inline enum drop_reason
 choose_way(struct packet *pkt, enum way *way)
 {
 	const struct ipcache *row;
 
 	*way = WAY_STACK;
-	if (address_is_own(&pkt->destination)) {
-		pkt->destination_identity = IDENTITY_HOST;
+	if (stays_on_link(pkt) || address_is_own(&pkt->destination))
 		return DROP_NONE;
-	}
 	if (endpoint_choose(pkt)) {
 		*way = WAY_LOCAL;
 		return DROP_NONE;
@@ -68,7 +83,7 @@ choose_way(struct packet *pkt, enum way *way)
 	pkt->destination_identity = row ? row->identity : IDENTITY_WORLD;
 	if (row && row->node_index) {
 		pkt->node_index = row->node_index;
-		*way = WAY_TUNNEL;
+		*way = way_to_node(pkt);
 		return DROP_NONE;
 	}
 	if (!row && pod_cidr_owner(&pkt->destination))
@@ -81,34 +96,17 @@ static __always_inline enum drop_reason
 check_nesting(struct packet *pkt)
 {
 	if (pkt->protocol == IPPROTO_UDP && !pkt->later_fragment &&
-	    pkt->destination_port == CFG->vxlan_port)
+	    (pkt->destination_port == CFG->vxlan_port ||
+	     pkt->destination_port == CFG->geneve_port))
 		return REFUSE(pkt, DROP_NESTED_ENCAPSULATION);
 	return DROP_NONE;
-}
-
-/* Conntrack and egress policy of the sender, around the choice of the way. */
-static __always_inline enum drop_reason
-admit(struct packet *pkt, const struct endpoint *self, enum way *way)
-{
-	struct conntrack *row = conntrack_lookup(pkt, DIRECTION_EGRESS);
-	struct policy_subject subject = {
-		.endpoint_id = self->endpoint_id,
-		.epoch = self->policy_epoch,
-	};
-	enum drop_reason reason = choose_way(pkt, way);
-
-	if (!reason && *way == WAY_STACK)
-		reason = check_nesting(pkt);
-	subject.remote_identity = pkt->destination_identity;
-	return reason ? reason : flow_admit(pkt, DIRECTION_EGRESS, &subject, row);
 }
 
 int from_endpoint(struct __sk_buff *skb)
 {
 	struct packet *pkt = packet_begin(DIRECTION_EGRESS);
-	const struct endpoint *self = endpoint_of_interface(skb->ifindex);
 	enum drop_reason reason;
-	enum way way = WAY_STACK;
+	enum way way;
 
 	if (!pkt)
 		return TC_ACT_SHOT;
@@ -119,11 +117,13 @@ int from_endpoint(struct __sk_buff *skb)
 
 	reason = parse_packet(skb, pkt, skb->protocol, ETH_HLEN);
 	if (!reason)
-		reason = check_source(pkt, self);
-	if (!reason && is_solicitation(pkt))
+		reason = check_source(pkt, skb->ifindex);
+	if (!reason && is_solicitation(skb, pkt))
 		return packet_continue(skb, pkt, STAGE_NEIGHBOUR);
-	if (!reason && self && !stays_on_link(pkt))
-		reason = admit(pkt, self, &way);
+	if (!reason)
+		reason = choose_way(pkt, &way);
+	if (!reason && way == WAY_STACK)
+		reason = check_nesting(pkt);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 
@@ -131,6 +131,8 @@ int from_endpoint(struct __sk_buff *skb)
 		return packet_continue(skb, pkt, STAGE_DELIVER_LOCAL);
 	if (way == WAY_TUNNEL)
 		return packet_continue(skb, pkt, STAGE_ENCAPSULATE);
+	if (way == WAY_NATIVE)
+		return packet_continue(skb, pkt, STAGE_SEND_NATIVE);
 	count(COUNTER_TO_STACK, skb->len);
 	return TC_ACT_OK;
 }

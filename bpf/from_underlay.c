@@ -3,7 +3,9 @@
  *
  * Hook: tcx ingress on the underlay.
  * In:   every frame of that interface, merged by the kernel's GRO where it can.
- * Out:  STAGE_DELIVER_LOCAL for a tunnelled packet that is true and for an endpoint here,
+ * Out:  STAGE_DELIVER_LOCAL for a tunnelled packet that is true and for an endpoint here:
+ *       VXLAN and Geneve alike, whatever this node itself sends,
+ *       STAGE_RECEIVE_NATIVE for what is not sent to an address of the underlay,
  *       TC_ACT_OK for one to the node itself,
  *       TC_ACT_UNSPEC for all that is not our tunnel's, untouched, and for outer packets
  *       with options or in fragments: the kernel's tunnel device puts those together and
@@ -11,7 +13,9 @@
  *       TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "arrival.h"
+#include "geneve.h"
 #include "packet.h"
+#include "tunnel.h"
 #include "vxlan.h"
 
 enum fragment_mask { IPV4_FRAGMENTED = 0x3fff };	/* more fragments, or an offset */
@@ -45,26 +49,64 @@ outer_length(struct __sk_buff *skb, struct packet *pkt)
 	return 0;
 }
 
+/* Not to the underlay's own address: then it may be for an endpoint here. */
 static __always_inline bool
-is_tunnel_port(struct __sk_buff *skb, __u32 offset)
+is_passing(struct __sk_buff *skb)
+{
+	struct ipv6hdr *ip6;
+	struct iphdr *ip4;
+
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		ip4 = packet_at(skb, ETH_HLEN, sizeof(*ip4));
+		return ip4 && ip4->daddr != CFG->underlay_ipv4.word[3];
+	}
+	if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		ip6 = packet_at(skb, ETH_HLEN, sizeof(*ip6));
+		return ip6 && !address_is((void *)&ip6->daddr, &CFG->underlay_ipv6);
+	}
+	return false;
+}
+
+/* The mode that a UDP port stands for; MODE_NATIVE: neither tunnel's. */
+static __always_inline enum node_mode
+mode_of_port(struct __sk_buff *skb, __u32 offset)
 {
 	struct udphdr *udp = packet_at(skb, offset, sizeof(*udp));
 
-	return udp && udp->dest == bpf_htons(CFG->vxlan_port);
+	if (udp && udp->dest == bpf_htons(CFG->vxlan_port))
+		return MODE_VXLAN;
+	if (udp && udp->dest == bpf_htons(CFG->geneve_port))
+		return MODE_GENEVE;
+	return MODE_NATIVE;
 }
 
-/* Reads VNI and inner family, then checks. `offset`: the outer UDP header. */
+/* Reads VNI and inner family, then checks. `offset`: the outer UDP header; afterwards, where
+ * the inner IP header begins.
+ */
 static __always_inline enum drop_reason
-read_tunnel(struct __sk_buff *skb, struct packet *pkt, __u32 offset, enum arrival *arrival)
+read_tunnel(struct __sk_buff *skb, struct packet *pkt, enum node_mode mode, __u32 *offset,
+	    enum arrival *arrival)
 {
-	struct tunnel_header *tunnel = packet_at(skb, offset, sizeof(*tunnel));
+	struct tunnel_header *tunnel = packet_at(skb, *offset, sizeof(*tunnel));
+	__u32 head, options = 0;
+	enum drop_reason reason;
+	__be16 family;
 
 	if (!tunnel)
 		return REFUSE(pkt, DROP_OUTER_TRUNCATED);
-	if (!(tunnel->vxlan.flags & bpf_htonl(VXLAN_FLAG_VNI)))
+	head = bpf_ntohl(tunnel->head);
+	pkt->vni = bpf_ntohl(tunnel->vni) >> 8;
+	if (mode == MODE_GENEVE) {
+		reason = geneve_read(pkt, head, &options);
+		if (reason)
+			return reason;
+	} else if (!(head & VXLAN_FLAG_VNI)) {
 		return REFUSE(pkt, DROP_OUTER_MALFORMED);
-	pkt->vni = bpf_ntohl(tunnel->vxlan.vni) >> 8;
-	return arrival_check(skb, pkt, tunnel->inner.h_proto, offset + sizeof(*tunnel), arrival);
+	}
+	*offset += sizeof(*tunnel) + options;
+	if (bpf_skb_load_bytes(skb, *offset - sizeof(family), &family, sizeof(family)))
+		return REFUSE(pkt, DROP_OUTER_TRUNCATED);
+	return arrival_check(skb, pkt, family, *offset, arrival);
 }
 
 /* Without DECAP_L3 for the inner family, IPv6 out of IPv4 never reaches the endpoint:
@@ -90,17 +132,23 @@ int from_underlay(struct __sk_buff *skb)
 	struct packet *pkt = packet_begin(DIRECTION_INGRESS);
 	enum drop_reason reason;
 	enum arrival arrival;
-	__u32 length;
+	enum node_mode mode;
+	__u32 offset;
 
 	if (!pkt)
 		return TC_ACT_SHOT;
-	length = outer_length(skb, pkt);
-	if (!length || !is_tunnel_port(skb, ETH_HLEN + length))
+	offset = outer_length(skb, pkt);
+	if (!offset)
+		return is_passing(skb) ? packet_continue(skb, pkt, STAGE_RECEIVE_NATIVE)
+				       : TC_ACT_UNSPEC;
+	offset += ETH_HLEN;
+	mode = mode_of_port(skb, offset);
+	if (mode == MODE_NATIVE)
 		return TC_ACT_UNSPEC;
 
-	reason = read_tunnel(skb, pkt, ETH_HLEN + length, &arrival);
+	reason = read_tunnel(skb, pkt, mode, &offset, &arrival);
 	if (!reason)
-		reason = decapsulate(skb, pkt, length + sizeof(struct tunnel_header));
+		reason = decapsulate(skb, pkt, offset - ETH_HLEN);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 

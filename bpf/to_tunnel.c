@@ -11,7 +11,7 @@
 #include "ipcache.h"
 #include "packet.h"
 #include "parse.h"
-#include "vxlan.h"
+#include "tunnel.h"
 
 /* Receivers accept identity remote-node from a node's own addresses only. */
 static __always_inline enum drop_reason
@@ -35,7 +35,7 @@ static __always_inline enum drop_reason
 set_key(struct __sk_buff *skb, struct packet *pkt)
 {
 	const struct node *node = bpf_map_lookup_elem(MAP(nodes), &pkt->node_index);
-	struct bpf_tunnel_key key = {.tunnel_id = IDENTITY_REMOTE_NODE, .tunnel_ttl = VXLAN_TTL};
+	struct bpf_tunnel_key key = {.tunnel_id = IDENTITY_REMOTE_NODE, .tunnel_ttl = TUNNEL_TTL};
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
 	if (!node || !(node->flags & NODE_PRESENT))

@@ -59,22 +59,34 @@ packet_end(struct __sk_buff *skb)
 	return (void *)(long)*(volatile __u32 *)&skb->data_end;
 }
 
+/* One pointer, checked and used: where the offset varies, LLVM would otherwise add it twice,
+ * and the verifier does not know that both sums are the same.
+ */
+static __always_inline void *
+packet_pointer(struct __sk_buff *skb, __u32 offset)
+{
+	void *at = packet_start(skb) + offset;
+
+	asm volatile("" : "+r"(at));
+	return at;
+}
+
 /* `length` bytes at `offset`, pulled into the linear part when they are not there yet.
  * NULL: the packet is shorter. Pointers taken before are dead afterwards.
  */
 static __always_inline void *
 packet_at(struct __sk_buff *skb, __u32 offset, __u32 length)
 {
-	void *data = packet_start(skb);
+	void *at = packet_pointer(skb, offset);
 
-	if (data + offset + length > packet_end(skb)) {
+	if (at + length > packet_end(skb)) {
 		if (bpf_skb_pull_data(skb, offset + length))
 			return NULL;
-		data = packet_start(skb);
-		if (data + offset + length > packet_end(skb))
+		at = packet_pointer(skb, offset);
+		if (at + length > packet_end(skb))
 			return NULL;
 	}
-	return data + offset;
+	return at;
 }
 
 static __always_inline void

@@ -1,58 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
-/* VXLAN on the wire (RFC 7348), VNI = identity, over IPv4 and IPv6. The checksum of the
- * outer UDP header is zero (RFC 6935 for IPv6): the inner packet has its own.
- *
- * Needs: packet.h.
- */
+/* The first word of a VXLAN header (RFC 7348). Needs: tunnel.h. */
 #pragma once
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <linux/udp.h>
-#include "packet.h"
+#include "tunnel.h"
 
-enum vxlan_limit {
-	VXLAN_FLAG_VNI = 0x08000000,
-	VXLAN_TTL = 64,
-	VXLAN_FIRST_PORT = 0xc000,	/* source ports: 49152 and up, by the flow's hash */
-	VXLAN_PORT_MASK = 0x3fff,
-};
-
-struct vxlan {
-	__be32 flags;
-	__be32 vni;	/* in the upper 24 bits */
-};
-
-/* What both outer families have in common. Packed: Ethernet ends at no boundary. */
-struct tunnel_header {
-	struct udphdr udp;
-	struct vxlan vxlan;
-	struct ethhdr inner;
-} __attribute__((packed));
-
-struct tunnel_ipv4 {
-	struct iphdr ip;
-	struct tunnel_header tunnel;
-} __attribute__((packed));
-_Static_assert(sizeof(struct tunnel_ipv4) == 50, "overhead over IPv4");
-
-struct tunnel_ipv6 {
-	struct ipv6hdr ip;
-	struct tunnel_header tunnel;
-} __attribute__((packed));
-_Static_assert(sizeof(struct tunnel_ipv6) == 70, "overhead over IPv6");
-
-/* RFC 791: over the ten words of the outer header, its checksum still zero. */
-static __always_inline __u16
-tunnel_checksum(const struct tunnel_ipv4 *header)
-{
-	const __u16 *words = (const void *)header;
-	__u32 sum = 0;
-	int i;
-
-#pragma unroll
-	for (i = 0; i < 10; i++)
-		sum += words[i];
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
-}
+enum vxlan_head { VXLAN_FLAG_VNI = 0x08000000 };

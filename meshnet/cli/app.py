@@ -17,7 +17,6 @@ from meshnet.cli import (
     endpoint,
     identity,
     lab,
-    manifest,
     maps,
     mesh,
     node,
@@ -42,7 +41,6 @@ app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(identity.app, name="identity")
 app.add_typer(lab.app, name="lab")
 run.register(app)
-manifest.register(app)
 maps.register(app)
 doctor.register(app)
 

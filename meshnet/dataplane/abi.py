@@ -5,29 +5,11 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "25332133412fa10d26c24cdc3c1e879faf71c6d7b68468991b4ab09fcc56c507"
+HEADERS_SHA256 = "9d04b7787f8727adef3d1f701b2958420a9e5dcbd86bb779bef9aec8bf8762bf"
 
 
 class AddressLimit(enum.IntEnum):
     V4_OFFSET = 96
-
-
-class ConntrackFlag(enum.IntEnum):
-    PEER_BEGAN = 1
-    GUESSED = 2
-    ANSWERED = 4
-    CLOSED = 8
-
-
-class ClockUnit(enum.IntEnum):
-    TICK_SHIFT = 30
-
-
-class ConntrackLifetime(enum.IntEnum):
-    TCP_OPENING = 56
-    TCP_ESTABLISHED = 7451
-    TCP_CLOSED = 10
-    OTHER = 56
 
 
 class DropReason(enum.IntEnum):
@@ -62,6 +44,9 @@ class DropReason(enum.IntEnum):
     REMOTE_NODE_SOURCE = 28
     NOT_OURS = 29
     NO_ROOM = 35
+    GENEVE_OPTION = 45
+    NATIVE_REFUSED = 46
+    NATIVE_SOURCE = 47
 
 
 class Direction(enum.IntEnum):
@@ -90,8 +75,9 @@ class Counter(enum.IntEnum):
     EVENTS_SUPPRESSED = 6
     EVENTS_LOST = 7
     NEIGHBOURS_ANSWERED = 8
-    UNTRACKED = 9
-    COUNT = 10
+    SENT_NATIVE = 9
+    RECEIVED_NATIVE = 10
+    COUNT = 11
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -121,11 +107,19 @@ class NodeFlag(enum.IntEnum):
     MORE_POD_CIDRS = 8
 
 
+class NodeMode(enum.IntEnum):
+    VXLAN = 0
+    GENEVE = 1
+    NATIVE = 2
+
+
 class Stage(enum.IntEnum):
     DELIVER_LOCAL = 0
     ENCAPSULATE = 1
     NEIGHBOUR = 2
-    COUNT = 3
+    SEND_NATIVE = 3
+    RECEIVE_NATIVE = 4
+    COUNT = 5
 
 
 class Address(ctypes.Structure):
@@ -163,6 +157,8 @@ class Config(ctypes.Structure):
     vxlan_ifindex: int
     vxlan_port: int
     gateway_mac: ctypes.Array[ctypes.c_uint8]
+    geneve_port: int
+    accept_native: int
     _fields_ = [
         ("underlay_ipv4", Address),
         ("underlay_ipv6", Address),
@@ -173,42 +169,8 @@ class Config(ctypes.Structure):
         ("vxlan_ifindex", ctypes.c_uint32),
         ("vxlan_port", ctypes.c_uint16),
         ("gateway_mac", ctypes.c_uint8 * 6),
-    ]
-
-
-class ConntrackKey(ctypes.Structure):
-    endpoint: Address
-    peer: Address
-    endpoint_port: int
-    peer_port: int
-    protocol: int
-    reserved: ctypes.Array[ctypes.c_uint8]
-    _fields_ = [
-        ("endpoint", Address),
-        ("peer", Address),
-        ("endpoint_port", ctypes.c_uint16),
-        ("peer_port", ctypes.c_uint16),
-        ("protocol", ctypes.c_uint8),
-        ("reserved", ctypes.c_uint8 * 3),
-    ]
-
-
-class Conntrack(ctypes.Structure):
-    expires: int
-    remote_identity: int
-    policy_epoch: int
-    flags: int
-    tcp_sent: int
-    tcp_received: int
-    reserved: int
-    _fields_ = [
-        ("expires", ctypes.c_uint32),
-        ("remote_identity", ctypes.c_uint32),
-        ("policy_epoch", ctypes.c_uint32),
-        ("flags", ctypes.c_uint8),
-        ("tcp_sent", ctypes.c_uint8),
-        ("tcp_received", ctypes.c_uint8),
-        ("reserved", ctypes.c_uint8),
+        ("geneve_port", ctypes.c_uint16),
+        ("accept_native", ctypes.c_uint16),
     ]
 
 
@@ -229,7 +191,6 @@ class Endpoint(ctypes.Structure):
     identity: int
     flags: int
     mac: ctypes.Array[ctypes.c_uint8]
-    policy_epoch: int
     _fields_ = [
         ("ipv4", Address),
         ("ipv6", Address),
@@ -238,7 +199,6 @@ class Endpoint(ctypes.Structure):
         ("identity", ctypes.c_uint32),
         ("flags", ctypes.c_uint16),
         ("mac", ctypes.c_uint8 * 6),
-        ("policy_epoch", ctypes.c_uint32),
     ]
 
 
@@ -312,22 +272,32 @@ class Node(ctypes.Structure):
     outer: Address
     gateways: ctypes.Array[Address]
     pod_cidrs: ctypes.Array[Block]
+    next_hop_ipv4: Address
+    next_hop_ipv6: Address
     gateway_count: int
     pod_cidr_count: int
     cluster_id: int
     owner: int
     flags: int
     path_mtu: int
+    ifindex: int
+    mode_ipv4: int
+    mode_ipv6: int
     _fields_ = [
         ("outer", Address),
         ("gateways", Address * 4),
         ("pod_cidrs", Block * 4),
+        ("next_hop_ipv4", Address),
+        ("next_hop_ipv6", Address),
         ("gateway_count", ctypes.c_uint32),
         ("pod_cidr_count", ctypes.c_uint32),
         ("cluster_id", ctypes.c_uint32),
         ("owner", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
         ("path_mtu", ctypes.c_uint32),
+        ("ifindex", ctypes.c_uint32),
+        ("mode_ipv4", ctypes.c_uint16),
+        ("mode_ipv6", ctypes.c_uint16),
     ]
 
 
@@ -352,10 +322,7 @@ class Packet(ctypes.Structure):
     later_fragment: int
     endpoint_flags: int
     endpoint_mac: ctypes.Array[ctypes.c_uint8]
-    policy_epoch: int
-    tcp_flags: int
-    icmp_type: int
-    reserved: ctypes.Array[ctypes.c_uint8]
+    reserved: int
     _fields_ = [
         ("source", Address),
         ("destination", Address),
@@ -377,10 +344,7 @@ class Packet(ctypes.Structure):
         ("later_fragment", ctypes.c_uint8),
         ("endpoint_flags", ctypes.c_uint16),
         ("endpoint_mac", ctypes.c_uint8 * 6),
-        ("policy_epoch", ctypes.c_uint32),
-        ("tcp_flags", ctypes.c_uint8),
-        ("icmp_type", ctypes.c_uint8),
-        ("reserved", ctypes.c_uint8 * 6),
+        ("reserved", ctypes.c_uint32),
     ]
 
 
@@ -388,17 +352,15 @@ SIZES: dict[type[ctypes.Structure], int] = {
     Address: 16,
     Prefix: 20,
     Block: 32,
-    Config: 84,
-    ConntrackKey: 40,
-    Conntrack: 16,
+    Config: 88,
     Count: 16,
-    Endpoint: 56,
+    Endpoint: 52,
     SeenKey: 8,
     Event: 128,
     EventBucket: 16,
     Ipcache: 8,
-    Node: 232,
-    Packet: 128,
+    Node: 272,
+    Packet: 120,
 }
 
 DROP_TEXTS: dict[DropReason, str] = {
@@ -420,7 +382,7 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.TTL_EXCEEDED: 'the TTL or hop limit ended here',
     DropReason.ENDPOINT_NOT_READY: "the endpoint's identity is not known everywhere yet",
     DropReason.OUTER_TRUNCATED: 'a tunnelled packet that ends inside its outer headers',
-    DropReason.OUTER_MALFORMED: 'a VXLAN header without a VNI',
+    DropReason.OUTER_MALFORMED: 'a VXLAN header without a VNI, a Geneve one without Ethernet',
     DropReason.NO_TUNNEL_KEY: "it came by the tunnel device without a tunnel's metadata",
     DropReason.UNKNOWN_OUTER_SOURCE: "tunnelled by an address that is no known node's",
     DropReason.FOREIGN_IDENTITY: "an identity of another cluster than its node's",
@@ -431,6 +393,9 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.IDENTITY_HEALTH: 'identity health, from an address without it',
     DropReason.IDENTITY_INGRESS: 'identity ingress, from an address without it',
     DropReason.REMOTE_NODE_SOURCE: "remote-node, from an address that is not the node's",
-    DropReason.NOT_OURS: 'tunnelled to us, but the inner destination is not here',
+    DropReason.NOT_OURS: 'sent to this node, but its destination is not here',
     DropReason.NO_ROOM: 'the kernel made no room for the answer to a question',
+    DropReason.GENEVE_OPTION: 'a Geneve option that must be understood, and is not',
+    DropReason.NATIVE_REFUSED: 'a mesh address outside of a tunnel, where routing is tunnel',
+    DropReason.NATIVE_SOURCE: 'outside of a tunnel, from an address no other node has',
 }

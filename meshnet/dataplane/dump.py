@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshnet.dataplane import abi, conntrack, rows
+from meshnet.dataplane import abi, rows
 from meshnet.dataplane.bpf import Map
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import NodeMaps, read_drops, sum_counts
@@ -54,6 +54,10 @@ def _node(data: bytes) -> Row:
         "pod_cidrs": [str(prefix) for prefix in node.pod_cidrs],
         "gateways": [str(gateway) for gateway in node.gateways],
         "path_mtu_bytes": node.path_mtu,
+        "mode_ipv4": node.modes.ipv4,
+        "mode_ipv6": node.modes.ipv6,
+        "next_hops": [str(hop) for hop in node.next_hops],
+        "ifindex": node.ifindex,
         "local": node.local,
         "owner": row.owner,
     }
@@ -86,7 +90,6 @@ _READERS: dict[str, Callable[[bytes, bytes], Row]] = {
     "nodes": lambda key, value: {"node_index": _u32(key), **_node(value)},
     "seen_identities": _seen,
     "counters": _counter,
-    "conntrack": conntrack.unpack_row,
 }
 
 SHOWN = (*_READERS, "drops", "events")

@@ -24,6 +24,7 @@ from meshnet.model.dataplane import (
     EndpointRow,
     IpcacheRow,
     MapUsage,
+    Mode,
     NodeConfig,
     NodeRow,
 )
@@ -42,11 +43,11 @@ _REFUSED_RESERVED = {
 class Fate:
     """What becomes of a packet."""
 
-    way: Literal["stack", "local", "tunnel", "drop"]
+    way: Literal["stack", "local", "tunnel", "native", "untouched", "drop"]
     ifindex: int | None = None
     """local: of the endpoint that gets it."""
     node: Address | None = None
-    """tunnel: the outer destination."""
+    """tunnel: the outer destination; native: the node that has it."""
     identity: int | None = None
     """local and tunnel: the sender's."""
     reason: DropReason = DropReason.NONE
@@ -175,6 +176,13 @@ class MemoryDataplane:
         except _Drop as drop:
             return self._dropped(drop.reason, "ingress", source, destination, 0)
 
+    def from_wire(self, source: Address, destination: Address) -> Fate:
+        """A packet on the underlay that no tunnel carries."""
+        try:
+            return self._pass(source, destination)
+        except _Drop as drop:
+            return self._dropped(drop.reason, "ingress", source, destination, 0)
+
     def _leave(self, ifindex: int, source: Address, destination: Address) -> Fate:
         sender = self._endpoints.get(ifindex)
         if sender is None:
@@ -200,7 +208,9 @@ class MemoryDataplane:
             raise _Drop(DropReason.UNKNOWN_NODE)
         if self._nodes[node].local:
             raise _Drop(DropReason.UNKNOWN_DESTINATION)
-        return Fate("tunnel", node=node, identity=sender.identity)
+        modes = self._nodes[node].modes
+        native = (modes.ipv4 if destination.version == 4 else modes.ipv6) is Mode.NATIVE
+        return Fate("native" if native else "tunnel", node=node, identity=sender.identity)
 
     def _arrive(self, outer: Address, vni: int, source: Address, destination: Address) -> Fate:
         node = self._nodes.get(outer)
@@ -224,6 +234,44 @@ class MemoryDataplane:
         if destination in (config.gateway_ipv4, config.gateway_ipv6):
             return Fate("stack")
         raise _Drop(DropReason.NOT_OURS)
+
+    def _pass(self, source: Address, destination: Address) -> Fate:
+        config = self._configured()
+        if destination in (config.underlay_ipv4, config.underlay_ipv6):
+            return Fate("untouched")
+        row = self._lookup(source)
+        if not (row and row[1]) and not any(contains(p, source) for p in self._pod_cidrs()):
+            return Fate("untouched")
+        receiver = self._endpoint_of(destination)
+        host = destination in (config.gateway_ipv4, config.gateway_ipv6)
+        here = any(contains(p, destination) for r in self._nodes.values() if r.local
+                   for p in r.pod_cidrs)  # fmt: skip
+        if receiver is None and not host and not here:
+            return Fate("untouched")
+        if not config.accept_native:
+            raise _Drop(DropReason.NATIVE_REFUSED)
+        identity = self._native_sender(source, row)
+        if receiver is not None:
+            return self._deliver(receiver, identity)
+        if host:
+            return Fate("stack")
+        raise _Drop(DropReason.NOT_OURS)
+
+    def _native_sender(self, source: Address, row: tuple[int, int] | None) -> int:
+        """The identity that ipcache has for a source, if the node it names may send that."""
+        found = [a for a, index in self._index.items() if row and index == row[1]]
+        node = self._nodes.get(found[0]) if found else None
+        if row is None or node is None or node.local:
+            raise _Drop(DropReason.NATIVE_SOURCE)
+        if row[0] == ReservedIdentity.REMOTE_NODE:
+            true_to_node = source in node.gateways
+        else:
+            true_to_node = cluster_of(row[0]) == node.cluster_id and any(
+                contains(prefix, source) for prefix in node.pod_cidrs
+            )
+        if not true_to_node:
+            raise _Drop(DropReason.NATIVE_SOURCE)
+        return row[0]
 
     def _deliver(self, receiver: EndpointRow, identity: int) -> Fate:
         if not receiver.ready:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from meshnet.dataplane import abi
 from meshnet.model.addressing import Address, Prefix
-from meshnet.model.dataplane import EndpointRow, NodeConfig, NodeRow
+from meshnet.model.dataplane import EndpointRow, Mode, Modes, NodeConfig, NodeRow
 
 S = TypeVar("S", bound=ctypes.Structure)
 
@@ -82,6 +82,8 @@ def pack_config(config: NodeConfig) -> abi.Config:
         underlay_ifindex=config.underlay_ifindex,
         vxlan_ifindex=config.vxlan_ifindex,
         vxlan_port=config.vxlan_port,
+        geneve_port=config.geneve_port,
+        accept_native=config.accept_native,
         gateway_mac=tuple(pack_mac(config.gateway_mac)),
     )
     _set(row.underlay_ipv4, pack_address(config.underlay_ipv4))
@@ -98,7 +100,6 @@ def pack_endpoint(endpoint: EndpointRow) -> abi.Endpoint:
         identity=endpoint.identity,
         flags=abi.EndpointFlag.READY if endpoint.ready else 0,
         mac=tuple(pack_mac(endpoint.mac)),
-        policy_epoch=endpoint.policy_epoch,
     )
     for address in endpoint.addresses:
         _set(row.ipv4 if address.version == 4 else row.ipv6, pack_address(address))
@@ -114,8 +115,15 @@ def unpack_endpoint(row: abi.Endpoint) -> EndpointRow:
         addresses=tuple(address for address in addresses if address is not None),
         mac=unpack_mac(row.mac),
         ready=bool(row.flags & abi.EndpointFlag.READY),
-        policy_epoch=row.policy_epoch,
     )
+
+
+_MODES = {
+    Mode.VXLAN: abi.NodeMode.VXLAN,
+    Mode.GENEVE: abi.NodeMode.GENEVE,
+    Mode.NATIVE: abi.NodeMode.NATIVE,
+}
+_MODE_NAMES = {int(number): mode for mode, number in _MODES.items()}
 
 
 def pack_node(node: NodeRow, *, owner: int) -> abi.Node:
@@ -133,8 +141,13 @@ def pack_node(node: NodeRow, *, owner: int) -> abi.Node:
         owner=owner,
         flags=flags,
         path_mtu=node.path_mtu,
+        ifindex=node.ifindex,
+        mode_ipv4=_MODES[node.modes.ipv4],
+        mode_ipv6=_MODES[node.modes.ipv6],
     )
     _set(row.outer, pack_address(node.address))
+    for hop in node.next_hops:
+        _set(row.next_hop_ipv4 if hop.version == 4 else row.next_hop_ipv6, pack_address(hop))
     for place, gateway in enumerate(gateways):
         _set(row.gateways[place], pack_address(gateway))
     for place, prefix in enumerate(inline):
@@ -145,6 +158,7 @@ def pack_node(node: NodeRow, *, owner: int) -> abi.Node:
 def unpack_node(row: abi.Node, more: Iterable[Prefix] = ()) -> NodeRow:
     """`more`: all PodCIDRs of its owner, for the ones that are not inline."""
     inline = [unpack_block(row.pod_cidrs[place]) for place in range(row.pod_cidr_count)]
+    hops = (unpack_address(bytes(row.next_hop_ipv4)), unpack_address(bytes(row.next_hop_ipv6)))
     return NodeRow(
         address=known_address(bytes(row.outer)),
         cluster_id=row.cluster_id,
@@ -154,6 +168,9 @@ def unpack_node(row: abi.Node, more: Iterable[Prefix] = ()) -> NodeRow:
         ),
         path_mtu=row.path_mtu,
         local=bool(row.flags & abi.NodeFlag.LOCAL),
+        modes=Modes(ipv4=_MODE_NAMES[row.mode_ipv4], ipv6=_MODE_NAMES[row.mode_ipv6]),
+        next_hops=tuple(hop for hop in hops if hop is not None),
+        ifindex=row.ifindex,
     )
 
 

@@ -5,9 +5,20 @@ The dataplane package packs them; nothing above it sees bytes, padding or byte o
 
 from __future__ import annotations
 
+import enum
+
 import attrs
 
 from meshnet.model.addressing import Address, Prefix
+
+
+class Mode(enum.StrEnum):
+    """How packets of endpoints travel to another node."""
+
+    VXLAN = "vxlan"
+    GENEVE = "geneve"
+    NATIVE = "native"
+    """As they are: the underlay routes between the nodes."""
 
 
 @attrs.frozen(kw_only=True)
@@ -24,6 +35,18 @@ class NodeConfig:
     gateway_mac: str
     """MAC that endpoints see as their gateway: the host side of every endpoint's veth."""
     vxlan_port: int = 8472
+    geneve_port: int = 6081
+    accept_native: bool = False
+    """Take packets of other nodes' endpoints that come without a tunnel. Otherwise a mesh
+    address on the wire is a forged one."""
+
+
+@attrs.frozen(kw_only=True)
+class Modes:
+    """By the family of the packet that the endpoint sends, whatever the underlay's is."""
+
+    ipv4: Mode = Mode.VXLAN
+    ipv6: Mode = Mode.VXLAN
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +61,11 @@ class NodeRow:
     path_mtu: int = 1500
     """Bytes, outer headers included."""
     local: bool = False
+    modes: Modes = Modes()
+    next_hops: tuple[Address, ...] = ()
+    """On the way to it, at most one of a family. None: the kernel's routing table is asked."""
+    ifindex: int = 0
+    """It is reached by this interface; 0: by the underlay."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,8 +89,6 @@ class EndpointRow:
     mac: str
     """Of the interface inside the endpoint."""
     ready: bool = True
-    policy_epoch: int = 0
-    """Another number whenever its policy changes: flows are judged again."""
 
 
 @attrs.frozen(kw_only=True)

@@ -14,8 +14,8 @@ from meshnet.dataplane import bpf
 from meshnet.dataplane.abi import DropReason, Stage
 from meshnet.dataplane.artifact import SOURCE
 from meshnet.dataplane.schema import Sizes, schema
-from meshnet.model.dataplane import IpcacheRow
-from tests.support.bpf import API, SHOT, WEB, Node, config, endpoint
+from meshnet.model.dataplane import IpcacheRow, Mode, Modes
+from tests.support.bpf import API, SHOT, WEB, Node, config, endpoint, node
 from tests.support.packets import (
     ETH_ARP,
     ETH_IPV4,
@@ -25,6 +25,7 @@ from tests.support.packets import (
     Payload,
     extension,
     frame,
+    geneve_frame,
     ip,
     tcp,
     udp,
@@ -43,8 +44,16 @@ UNREACHABLE = {
 """Reasons that no packet can be made for."""
 
 
-def web(destination: str = "10.2.0.10", source: str = "10.1.0.10", **more: object) -> bytes:
-    return frame(ip(source, destination, udp(4000, 53), **more))  # type: ignore[arg-type]
+def web(
+    destination: str = "10.2.0.10",
+    source: str = "10.1.0.10",
+    *,
+    to_port: int = 53,
+    size: int = 5,
+    **more: object,
+) -> bytes:
+    payload = udp(4000, to_port, bytes(size))
+    return frame(ip(source, destination, payload, **more))  # type: ignore[arg-type]
 
 
 def tunnelled(
@@ -58,6 +67,24 @@ def tunnelled(
 ) -> bytes:
     plain = frame(ip(source, destination, udp(4000, 53), **more))  # type: ignore[arg-type]
     return vxlan_frame(outer, "192.0.2.1", vni=vni, inner=inner or plain)
+
+
+def native(source: str = "10.2.0.10", destination: str = "10.1.0.10") -> bytes:
+    return frame(ip(source, destination, udp(4000, 53)))
+
+
+def native_extensions() -> bytes:
+    return frame(ip("fd00:10:2::10", "fd00:10:1::10", FIVE_EXTENSIONS))
+
+
+def in_geneve(*, vni: int = API, **more: object) -> bytes:
+    inner = frame(ip("10.2.0.10", "10.1.0.10", udp(4000, 53)))
+    return geneve_frame("192.0.2.2", "192.0.2.1", vni=vni, inner=inner, **more)
+
+
+def wrong_geneve(head: bytes) -> bytes:
+    data = head + bytes(60)
+    return frame(ip("192.0.2.2", "192.0.2.1", udp(50000, 6081, data)))
 
 
 def nothing(_: Node) -> None:
@@ -125,6 +152,29 @@ def _on_the_way_to_west(east: Node) -> None:
         row["node_index"] for row in east.dataplane.dump("nodes") if row["address"] == "192.0.2.2"
     )
     east.set_scratch(node_index=index)
+
+
+def _accept_native(east: Node) -> None:
+    east.dataplane.configure(config(accept_native=True))
+
+
+def _claim_of_another_cluster(east: Node) -> None:
+    """Rows that do not fit the node they name: a wrong cluster, a foreign prefix, a node's own
+    address that is none."""
+    _accept_native(east)
+    there = ip_address("192.0.2.2")
+    rows = {
+        "10.2.0.12/32": IpcacheRow(identity=3 << 16 | 400, node=there),
+        "10.9.0.1/32": IpcacheRow(identity=API, node=there),
+        "10.2.0.13/32": IpcacheRow(identity=6, node=there),
+    }
+    east.dataplane.update_ipcache({ip_network(key): row for key, row in rows.items()}, ())
+
+
+def _send_native(east: Node) -> None:
+    modes = Modes(ipv4=Mode.NATIVE, ipv6=Mode.NATIVE)
+    row = node("192.0.2.2", 2, modes=modes)
+    east.dataplane.update_nodes({row.address: row}, ())
 
 
 def raw(header: bytes, length: int = 40) -> bytes:
@@ -237,6 +287,28 @@ CASES = [
     Case(R.REMOTE_NODE_SOURCE, "from_underlay", tunnelled(vni=6)),
     Case(R.NOT_OURS, "from_underlay", tunnelled(destination="10.1.0.99")),
     Case(R.NOT_OURS, "from_underlay", tunnelled(destination="192.0.2.1")),
+    Case(R.NOT_OURS, "from_underlay", native(destination="10.1.0.99"), _accept_native),
+    Case(R.NESTED_ENCAPSULATION, "from_endpoint", web("192.0.2.2", to_port=6081)),
+    Case(R.OUTER_MALFORMED, "from_underlay", in_geneve(flags=0x80)),
+    Case(R.OUTER_MALFORMED, "from_underlay", wrong_geneve(b"\0\0\x08\0")),
+    Case(R.OUTER_MALFORMED, "from_underlay", wrong_geneve(b"\x40\0\x65\x58")),
+    Case(R.OUTER_TRUNCATED, "from_underlay", wrong_geneve(b"\x3f\0\x65\x58")),
+    Case(R.GENEVE_OPTION, "from_underlay", in_geneve(flags=0x40, options=bytes(8))),
+    Case(R.FOREIGN_IDENTITY, "from_underlay", in_geneve(vni=WEB)),
+    Case(R.NATIVE_REFUSED, "from_underlay", native()),
+    Case(R.NATIVE_REFUSED, "from_underlay", native("fd00:10:2::10", "fd00:10:1::10")),
+    Case(R.NATIVE_SOURCE, "from_underlay", native("10.2.0.99"), _accept_native),
+    Case(R.NATIVE_SOURCE, "from_underlay", native("10.1.0.11"), _accept_native),
+    Case(R.NATIVE_SOURCE, "from_underlay", native("10.2.0.12"), _claim_of_another_cluster),
+    Case(R.NATIVE_SOURCE, "from_underlay", native("10.9.0.1"), _claim_of_another_cluster),
+    Case(R.NATIVE_SOURCE, "from_underlay", native("10.2.0.13"), _claim_of_another_cluster),
+    Case(R.EXTENSION_HEADERS, "from_underlay", native_extensions(), _accept_native),
+    Case(R.PACKET_TOO_BIG, "from_endpoint", web(size=1473), _send_native),
+    Case(R.TTL_EXCEEDED, "from_endpoint", web(ttl=1), _send_native),
+    Case(
+        R.TTL_EXCEEDED, "from_endpoint", web("fd00:10:2::10", "fd00:10:1::10", ttl=1), _send_native
+    ),
+    Case(R.UNKNOWN_NODE, "send_native", web()),
 ]
 
 
@@ -248,8 +320,7 @@ def test_a_refused_packet_has_one_reason_one_count_and_an_event_of_its_line(
 ) -> None:
     case.before(east)
     hook = {"from_underlay": east.underlay, "from_tunnel": east.tunnel, "to_tunnel": east.tunnel}
-    egress = case.program in ("from_endpoint", "encapsulate", "to_tunnel")
-    egress &= case.reason is not R.TTL_EXCEEDED  # deliver_local's: on the way to an endpoint
+    egress = case.program in ("from_endpoint", "encapsulate", "to_tunnel", "send_native")
     direction = "egress" if egress else "ingress"
 
     done = east.send(

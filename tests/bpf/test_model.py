@@ -47,7 +47,7 @@ def twin(east: Node) -> MemoryDataplane:
 
 def way(verdict: int, packet: bytes) -> str:
     if verdict != REDIRECT:
-        return {OK: "stack", SHOT: "drop"}[verdict]
+        return {OK: "stack", SHOT: "drop", NOT_OURS: "untouched"}[verdict]
     return "tunnel" if read(packet).ports[1] == 8472 else "local"
 
 
@@ -78,5 +78,20 @@ def test_what_other_nodes_tunnel_to_us(east: Node, addresses: list[str]) -> None
 
             assert done.verdict != NOT_OURS
             assert way(done.verdict, done.packet) == fate.way, f"{outer} {vni:#x} {source}: {fate}"
+    assert east.drops() == {f"{d.reason} {d.direction}": d.packets for d in memory.drops()}
+    assert east.dataplane.seen_identities() == memory.seen_identities()
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("addresses", [V4, V6], ids=["IPv4", "IPv6"])
+def test_what_comes_without_a_tunnel(east: Node, addresses: list[str], native: bool) -> None:
+    east.dataplane.configure(config(accept_native=native))
+    memory = twin(east)
+    memory.configure(config(accept_native=native))
+    for source, destination in product(addresses, addresses):
+        done = east.from_underlay(frame(ip(source, destination, udp(1, 2))))
+        fate = memory.from_wire(ip_address(source), ip_address(destination))
+
+        assert way(done.verdict, done.packet) == fate.way, f"{source} to {destination}: {fate}"
     assert east.drops() == {f"{d.reason} {d.direction}": d.packets for d in memory.drops()}
     assert east.dataplane.seen_identities() == memory.seen_identities()

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 import pytest
 
+from meshnet.model.dataplane import Mode
 from tests.support.bpf import run
 from tests.support.two_nodes import MAC, Host, Pair, inside, lost_pings, two_nodes
 
@@ -21,10 +22,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield nodes
 
 
+@pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("underlay", [4, 6])
 @pytest.mark.parametrize("to", ["10.2.0.10", "fd00:10:2::10"])
-def test_endpoints_of_two_clusters_ping_each_other(pair: Pair, underlay: int, to: str) -> None:
-    pair.travel_over(underlay)
+def test_endpoints_of_two_clusters_ping_each_other(
+    pair: Pair, underlay: int, to: str, mode: Mode
+) -> None:
+    pair.travel_over(underlay, mode)
 
     assert lost_pings(pair.east.endpoint, to) == 0, pair.drops(pair.east)
     assert pair.east.identity in pair.seen(pair.west)
@@ -45,10 +49,13 @@ def _receive(host: Host, address: str, ready: threading.Event, got: list[str]) -
         got.append(digest.hexdigest())
 
 
+@pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("underlay", [4, 6])
 @pytest.mark.parametrize("to", ["10.2.0.10", "fd00:10:2::10"])
-def test_a_megabyte_of_tcp_arrives_unchanged(pair: Pair, underlay: int, to: str) -> None:
-    pair.travel_over(underlay)
+def test_a_megabyte_of_tcp_arrives_unchanged(
+    pair: Pair, underlay: int, to: str, mode: Mode
+) -> None:
+    pair.travel_over(underlay, mode)
     sent = bytes(range(256)) * 16384
     ready, got = threading.Event(), []
     receiver = threading.Thread(target=_receive, args=(pair.west, to, ready, got))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 import attrs
 
 ETH_IPV4, ETH_IPV6, ETH_ARP, ETH_VLAN = 0x0800, 0x86DD, 0x0806, 0x8100
 TCP, UDP, ICMP, ICMPV6, FRAGMENT, DSTOPTS = 6, 17, 1, 58, 44, 60
-VXLAN_PORT = 8472
+VXLAN_PORT, GENEVE_PORT = 8472, 6081
 
 
 @attrs.frozen
@@ -99,6 +100,16 @@ def vxlan_frame(
     source: str, destination: str, *, vni: int, inner: bytes, port: int = VXLAN_PORT
 ) -> bytes:
     return frame(ip(source, destination, udp(50000, port, vxlan(vni, inner))))
+
+
+def geneve(vni: int, inner: bytes, *, options: bytes = b"", flags: int = 0) -> bytes:
+    """`flags`: the second byte, 0x40 for critical options, 0x80 for control."""
+    head = struct.pack("!BBHI", len(options) // 4, flags, 0x6558, vni << 8)
+    return head + options + inner
+
+
+def geneve_frame(source: str, destination: str, *, vni: int, inner: bytes, **more: Any) -> bytes:
+    return frame(ip(source, destination, udp(50000, GENEVE_PORT, geneve(vni, inner, **more))))
 
 
 @attrs.frozen

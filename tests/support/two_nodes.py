@@ -26,7 +26,7 @@ import attrs
 
 from meshnet.dataplane.kernel import KernelDataplane
 from meshnet.dataplane.schema import Sizes
-from meshnet.model.dataplane import EndpointRow, IpcacheRow, NodeConfig
+from meshnet.model.dataplane import EndpointRow, IpcacheRow, Mode, Modes, NodeConfig
 from tests.support.bpf import CLONE_NEWNET, GATEWAY_MAC, bpf_file_system, built, node, run
 from tests.support.packets import UDP, Read, read
 
@@ -84,6 +84,7 @@ class Host:
             gateway_ipv4=ip_address(f"10.{n}.0.1"),
             gateway_ipv6=ip_address(f"fd00:10:{n}::1"),
             gateway_mac=MAC,
+            accept_native=True,
         )
 
     def row(self) -> EndpointRow:
@@ -140,12 +141,24 @@ def _links(host: Host) -> None:
         run(f"ip netns exec {host.name} sysctl -qw {key}=1")
 
 
-def fill(dataplane: KernelDataplane, host: Host, hosts: list[Host], *, underlay: int) -> None:
-    """All rows; `underlay` is the IP version that packets between the nodes travel in."""
+def fill(
+    dataplane: KernelDataplane, host: Host, hosts: list[Host], *, underlay: int, mode: Mode
+) -> None:
+    """All rows; `underlay` is the IP version that packets between the nodes travel in.
+    Native IPv4 then goes by an IPv6 next hop where the underlay is IPv6."""
     rows = {}
     for other in hosts:
-        for address in (f"192.0.2.{other.number}", f"2001:db8::{other.number}"):
-            row = node(address, other.number, local=other is host)
+        n = other.number
+        outer = {4: ip_address(f"192.0.2.{n}"), 6: ip_address(f"2001:db8::{n}")}
+        # IPv6 has no next hop but an IPv6 one
+        hops = (
+            tuple(outer.values()) if underlay == 4 and mode is Mode.NATIVE else (outer[underlay],)
+        )
+        for address in outer.values():
+            row = node(
+                str(address), n, local=other is host,
+                modes=Modes(ipv4=mode, ipv6=mode), next_hops=hops,
+            )  # fmt: skip
             rows[row.address] = row
     dataplane.update_nodes(rows, ())
     ipcache = {}
@@ -168,9 +181,17 @@ class Pair:
     west: Host
     dataplanes: dict[str, KernelDataplane]
 
-    def travel_over(self, underlay: int) -> None:
+    def travel_over(self, underlay: int, mode: Mode = Mode.VXLAN) -> None:
         for host in (self.east, self.west):
-            fill(self.dataplanes[host.name], host, [self.east, self.west], underlay=underlay)
+            self.send_by(host, mode, underlay=underlay)
+
+    def send_by(self, host: Host, mode: Mode, *, underlay: int = 4) -> None:
+        """What this node's endpoint sends; the other node's goes on as before."""
+        hosts = [self.east, self.west]
+        fill(self.dataplanes[host.name], host, hosts, underlay=underlay, mode=mode)
+
+    def counters(self, host: Host) -> dict[str, int]:
+        return {row["counter"]: row["packets"] for row in self.dump(host, "counters")}
 
     def restart_agent(self, host: Host) -> None:
         self.dataplanes[host.name].close()

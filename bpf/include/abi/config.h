@@ -16,5 +16,7 @@ struct config {
 	__u32 vxlan_ifindex;
 	__u16 vxlan_port;		/* host order */
 	__u8 gateway_mac[6];		/* host side of every endpoint's veth */
+	__u16 geneve_port;		/* host order */
+	__u16 accept_native;		/* 0: a mesh address on the wire is a forged one */
 };
-_Static_assert(sizeof(struct config) == 84, "config is ABI");
+_Static_assert(sizeof(struct config) == 88, "config is ABI");

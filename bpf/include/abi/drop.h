@@ -24,7 +24,7 @@ enum drop_reason {
 	DROP_TTL_EXCEEDED = 15, /* the TTL or hop limit ended here */
 	DROP_ENDPOINT_NOT_READY = 16, /* the endpoint's identity is not known everywhere yet */
 	DROP_OUTER_TRUNCATED = 17, /* a tunnelled packet that ends inside its outer headers */
-	DROP_OUTER_MALFORMED = 18, /* a VXLAN header without a VNI */
+	DROP_OUTER_MALFORMED = 18, /* a VXLAN header without a VNI, a Geneve one without Ethernet */
 	DROP_NO_TUNNEL_KEY = 19, /* it came by the tunnel device without a tunnel's metadata */
 	DROP_UNKNOWN_OUTER_SOURCE = 20, /* tunnelled by an address that is no known node's */
 	DROP_FOREIGN_IDENTITY = 21, /* an identity of another cluster than its node's */
@@ -35,8 +35,11 @@ enum drop_reason {
 	DROP_IDENTITY_HEALTH = 26, /* identity health, from an address without it */
 	DROP_IDENTITY_INGRESS = 27, /* identity ingress, from an address without it */
 	DROP_REMOTE_NODE_SOURCE = 28, /* remote-node, from an address that is not the node's */
-	DROP_NOT_OURS = 29, /* tunnelled to us, but the inner destination is not here */
+	DROP_NOT_OURS = 29, /* sent to this node, but its destination is not here */
 	DROP_NO_ROOM = 35, /* the kernel made no room for the answer to a question */
+	DROP_GENEVE_OPTION = 45, /* a Geneve option that must be understood, and is not */
+	DROP_NATIVE_REFUSED = 46, /* a mesh address outside of a tunnel, where routing is tunnel */
+	DROP_NATIVE_SOURCE = 47, /* outside of a tunnel, from an address no other node has */
 };
 
 enum direction {
