@@ -34,6 +34,8 @@ FORWARDED = (
 SI_KERNEL = 0x80
 """siginfo.si_code of what the terminal sent: to its whole foreground group, so to the child
 too (include/uapi/asm-generic/siginfo.h)."""
+LOOK_AGAIN_S = 0.5
+"""A thread that does not block SIGCHLD, such as a library's, may have been given ours."""
 
 
 @attrs.frozen
@@ -81,8 +83,8 @@ class HeldProcess:
                 a child gets none of our terminal's signals by itself.
         """
         while True:
-            info = signal.sigwaitinfo((*FORWARDED, signal.SIGCHLD))
-            if info.si_signo == signal.SIGCHLD:
+            info = signal.sigtimedwait((*FORWARDED, signal.SIGCHLD), LOOK_AGAIN_S)
+            if info is None or info.si_signo == signal.SIGCHLD:
                 ended, status = os.waitpid(self.pid, os.WNOHANG)
                 if ended:
                     break

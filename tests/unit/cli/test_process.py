@@ -32,6 +32,21 @@ def test_status_is_the_commands_own() -> None:
     assert run("sh", "-c", "kill -KILL $$") == 128 + signal.SIGKILL
 
 
+def test_the_end_is_seen_though_another_thread_took_the_signal() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()  # before `hold` blocks SIGCHLD: this one is given it
+    try:
+        child = process.hold(["true"], stay)
+        child.release()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        time.sleep(0.05)  # the signal is gone when nobody was waiting
+        assert child.supervise() == 0
+    finally:
+        done.set()
+        thread.join()
+
+
 def test_nothing_of_the_command_happens_before_its_release(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     child = process.hold(["touch", str(mark)], stay)
