@@ -12,7 +12,7 @@ import attrs
 
 from meshnet.errors import ConfigError, LabError
 from topology import clab, state
-from topology.model import RuntimeKind
+from topology.model import RuntimeKind, long_name
 from topology.state import LabState, NodeState
 
 INSTALL = "https://containerlab.dev/install/"
@@ -36,6 +36,7 @@ def up(file: Path) -> LabState:
             name: NodeState(kind=node.kind, env=node.env, labels=node.labels)
             for name, node in lab.nodes.items()
         },
+        prefix=lab.prefix,
     )
     state.create(current)
     try:
@@ -56,7 +57,7 @@ def down(lab: LabState) -> None:
 
 def container(lab: LabState, node: str) -> str:
     """containerlab's name for it."""
-    return f"clab-{lab.name}-{node}"
+    return long_name(lab.prefix, lab.name, node)
 
 
 def exec_argv(lab: LabState, node: str, command: list[str], *, tty: bool) -> list[str]:

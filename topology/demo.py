@@ -63,7 +63,7 @@ def main(verb: str) -> int:
         return 0
     began = time.monotonic()
     _take_down()
-    lab = labs.up(FILE, RuntimeKind.NETNS, _say)
+    lab = labs.up(FILE, RuntimeKind.NETNS, _say, _say)
     clusters = form(lab, _say)
     _say("starting a workload on every host")
     run_all(lab, {node: _workload(name) for node, name in WORKLOADS.items()})

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from meshnet.errors import LabError, NotFound, UsageError
 from topology import clab, containerlab, state
 from topology.model import RuntimeKind
+from topology.netns import deploy
 from topology.netns import runtime as netns
+from topology.netns.deploy import Say
 from topology.source import Source
 from topology.state import LabState
 
 
-def up(file: Path, kind: RuntimeKind, report: Callable[[str], None]) -> LabState:
+def up(file: Path, kind: RuntimeKind, say: Say, warn: Say) -> LabState:
     """Deploy a file. See the runtimes for what can go wrong."""
     if kind is RuntimeKind.CONTAINERLAB:
         return containerlab.up(file)
-    return netns.up(clab.read(file), report)
+    return deploy.up(clab.read(file), say, warn)
 
 
 def down(name_or_file: str) -> str:
@@ -61,17 +62,17 @@ def is_up(lab: LabState, node: str) -> bool:
     return netns.is_up(lab.nodes[node])
 
 
-def find(node: str, lab: str | None) -> LabState:
-    """The lab with that node.
+def find(node: str, lab: str | None) -> tuple[LabState, str]:
+    """The lab with that node, and the node's short name: containerlab's long one does too.
 
     Raises:
         NotFound: none has one.
         UsageError: several have one, and `lab` does not say which.
     """
     found = state.load_all() if lab is None else [state.load(lab)]
-    having = [one for one in found if node in one.nodes]
+    having = [(one, name) for one in found if (name := one.called(node)) is not None]
     if len(having) > 1:
-        names = ", ".join(one.name for one in having)
+        names = ", ".join(one.name for one, _ in having)
         raise UsageError(f"labs {names} have a node {node!r} each: say which by --lab")
     if not having:
         nodes = ", ".join(name for one in found for name in one.nodes) or "none"

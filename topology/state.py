@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
 import cattrs
 
 from meshnet.errors import AlreadyExists, LabError, NotFound
-from topology.model import RuntimeKind
+from topology.model import DEFAULT_PREFIX, RuntimeKind, long_name
 
 LABS = Path("/run/meshnet-labs")
 
@@ -28,9 +29,21 @@ class NodeState:
     kind: str
     env: Mapping[str, str]
     labels: Mapping[str, str]
+    definition: str = ""
+    """Changes when the file says something else of the node."""
     pid: int | None = None
     """Its init, in our PID namespace; None until it runs."""
     start_time: int | None = None
+    addresses: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    """Of its links, once it was up: what a link that is laid again gets back."""
+
+
+@attrs.frozen(kw_only=True)
+class LinkState:
+    one: tuple[str, str]
+    """Node and interface."""
+    other: tuple[str, str]
+    definition: str
 
 
 @attrs.frozen(kw_only=True)
@@ -39,8 +52,15 @@ class LabState:
     file: str
     runtime: RuntimeKind
     nodes: Mapping[str, NodeState]
+    links: tuple[LinkState, ...] = ()
+    prefix: str = DEFAULT_PREFIX
     complete: bool = False
     """`up` has finished. Else it runs still, or crashed."""
+
+    def called(self, name: str) -> str | None:
+        """The node of that name, short or as containerlab has it; None: there is none."""
+        longs = {long_name(self.prefix, self.name, node): node for node in self.nodes}
+        return name if name in self.nodes else longs.get(name)
 
 
 _converter = cattrs.Converter()
@@ -65,13 +85,38 @@ def create(state: LabState) -> None:
         draft.rename(path)  # refused by the kernel where `path` is a directory with something in it
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise AlreadyExists(
-                f"lab {state.name!r} exists already: see `meshnet lab status {state.name}`, "
-                f"or take it away with `meshnet lab down {state.name}`"
-            ) from error
+            raise _already(state.name) from error
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def changing(lab: str) -> Iterator[LabState]:
+    """A lab that is up, for as long as nobody else changes it.
+
+    Raises:
+        LabError: somebody does.
+        AlreadyExists: its first `up` runs still, or crashed.
+    """
+    with open(directory(lab) / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LabError(
+                f"lab {lab!r}: another `meshnet lab up` is at work on it: wait for its end"
+            ) from error
+        state = load(lab)
+        if not state.complete:
+            raise _already(lab)
+        yield state
+
+
+def _already(lab: str) -> AlreadyExists:
+    return AlreadyExists(
+        f"lab {lab!r} exists already: see `meshnet lab status {lab}`, or take it away with "
+        f"`meshnet lab down {lab}`"
+    )
 
 
 def save(state: LabState) -> None:

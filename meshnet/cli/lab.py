@@ -49,10 +49,10 @@ def up(
         RuntimeKind, typer.Option("--runtime", help="Namespaces, or containerlab itself.")
     ] = RuntimeKind.NETNS,
 ) -> None:
-    """Deploy a lab, whole or not at all."""
+    """Deploy a lab, whole or not at all; make one that is up what its file says now."""
     from topology import labs
 
-    lab = labs.up(file, runtime, console.warn)
+    lab = labs.up(file, runtime, console.progress, console.warn)
     console.progress(
         f"lab {lab.name} is up: {', '.join(lab.nodes)}; try "
         f"`meshnet lab exec {next(iter(lab.nodes))} --lab {lab.name} -- ip address`"
@@ -115,7 +115,7 @@ def exec_(
     from topology import containerlab, labs
 
     with own_failure():
-        found = labs.find(node, lab)
+        found, node = labs.find(node, lab)
         if found.runtime is RuntimeKind.CONTAINERLAB:
             process.replace(containerlab.exec_argv(found, node, command, tty=tty))
         code = _run_inside(found, node, command, tty=tty)

@@ -7,7 +7,7 @@ the namespace where it belongs, so no crash can leave half of one in a third nam
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import TypeVar
@@ -101,6 +101,11 @@ def _add(socket: IPRoute, one: CableEnd, other: CableEnd, target: int, mtu: int)
         socket.link("add", ifname=one.ifname, kind="veth", mtu=mtu, peer=peer, **mac)
 
 
+def disconnect(netns: str, ifname: str) -> None:
+    """Take a cable away, by one of its ends. One that is gone is not an error."""
+    _in(netns, lambda socket: link.delete_link(socket, ifname))
+
+
 def _plug(socket: IPRoute, end: CableEnd) -> None:
     port = link.get_link(socket, end.ifname)
     if end.bridge is not None:
@@ -124,5 +129,19 @@ def ports(netns: str) -> list[Port]:
             for found in link.list_links(socket)
             if not found.loopback
         ]
+
+    return _in(netns, request)
+
+
+def addresses(netns: str, ifnames: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """`192.0.2.1/24`, by interface: the global ones, as a cable end takes them."""
+
+    def request(socket: IPRoute) -> dict[str, tuple[str, ...]]:
+        by_index = link.list_prefixed(socket)
+        return {
+            found.ifname: tuple(map(str, by_index.get(found.ifindex, ())))
+            for found in link.list_links(socket)
+            if found.ifname in ifnames
+        }
 
     return _in(netns, request)

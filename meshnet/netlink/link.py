@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Any
 
 import attrs
@@ -95,13 +95,21 @@ def delete_link(socket: IPRoute, ifname: str) -> None:
 
 def list_addresses(socket: IPRoute) -> dict[int, list[Address]]:
     """Global addresses that others may be told, by ifindex; IPv4 first."""
-    found: dict[int, list[Address]] = {}
+    return {
+        index: [interface.ip for interface in ours] for index, ours in list_prefixed(socket).items()
+    }
+
+
+def list_prefixed(socket: IPRoute) -> dict[int, list[IPv4Interface | IPv6Interface]]:
+    """The same, each with the length of its prefix."""
+    found: dict[int, list[IPv4Interface | IPv6Interface]] = {}
     with refusing("list addresses"):
         for message in socket.get_addr():
             flags = message.get_attr("IFA_FLAGS") or message["flags"]
             if message["scope"] == SCOPE_GLOBAL and not flags & IFA_F_UNFIT:
                 text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-                found.setdefault(message["index"], []).append(ip_address(text))
+                prefixed = ip_interface(f"{text}/{message['prefixlen']}")
+                found.setdefault(message["index"], []).append(prefixed)
     return {index: sorted(ours, key=lambda a: a.version) for index, ours in found.items()}
 
 

@@ -148,7 +148,7 @@ def test_orphans_in_a_host_are_reaped(lab: Lab) -> None:
     assert not [state for state in states if state.startswith("Z")]
 
 
-def test_a_lab_is_listed_with_its_nodes_and_is_not_made_twice(lab: Lab) -> None:
+def test_a_lab_is_listed_with_its_nodes_and_its_name_is_taken(lab: Lab, tmp_path: Path) -> None:
     rows = json.loads(meshnet("lab", "list", "-o", "json").stdout)
     mine = next(row for row in rows if row["name"] == lab.name)
     assert (mine["nodes"], mine["runtime"], mine["file"]) == (3, "netns", str(lab.file))
@@ -156,9 +156,9 @@ def test_a_lab_is_listed_with_its_nodes_and_is_not_made_twice(lab: Lab) -> None:
     assert {(row["node"], row["kind"], row["up"]) for row in status} == {
         ("sw", "bridge", True), ("one", "linux", True), ("two", "linux", True),
     }  # fmt: skip
-    again = meshnet("lab", "up", str(lab.file))
+    again = meshnet("lab", "up", str(write(tmp_path, TWO_HOSTS)))
     assert again.returncode == 1
-    assert f"lab '{lab.name}' exists already" in again.stderr
+    assert f"lab '{lab.name}' is up already, from {lab.file} (netns)" in again.stderr
     lab["one"].exec("true", check=True)
 
 

@@ -128,7 +128,7 @@ def lab_name(file: Path) -> str:
 def found(name: str) -> Lab:
     """A lab that is up."""
     state = json.loads((STATE / name / "lab.json").read_text())
-    pids = {node: entry["pid"] for node, entry in state["nodes"].items()}
+    pids = {node: entry["pid"] for node, entry in state["nodes"].items() if entry["pid"]}
     return Lab(
         name=name,
         file=Path(state["file"]),

@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -169,6 +170,7 @@ def _build(plan: HostPlan, parent: int, *, told: int, go: int) -> NoReturn:
         _tell(told, pid=_start_init(plan))
         if os.read(go, 1):
             _drop_machine_capabilities()
+            time.sleep(plan.node.startup_delay_s)
             for line in plan.node.exec:
                 _run(line, plan.env)
             _tell(told)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshnet.errors import ConfigError
-from topology import clab
+from topology import clab, clab_links
 from topology.model import Bind
 
 LABS = Path(__file__).parents[3] / "containerlab"
@@ -185,7 +185,7 @@ def test_a_link_is_brief_or_extended_and_may_bring_addresses(tmp_path: Path) -> 
 """,
     )
     brief, extended = clab.read(file).links
-    assert brief.mtu == clab.DEFAULT_MTU
+    assert brief.mtu == clab_links.DEFAULT_MTU == 1500
     assert brief.other.addresses == (ip_interface("192.0.2.2/24"),)
     assert extended.mtu == 1400
     assert extended.one.mac == "02:00:00:00:00:01"

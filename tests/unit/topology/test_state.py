@@ -65,8 +65,8 @@ def test_what_a_killed_up_drafted_is_swept_by_down(book: Path) -> None:
 def test_a_node_is_found_without_its_lab_unless_two_labs_have_one() -> None:
     state.create(lab("one", "a", "b"))
     state.create(lab("two", "b"))
-    assert labs.find("a", None).name == "one"
-    assert labs.find("b", "two").name == "two"
+    assert labs.find("a", None)[0].name == "one"
+    assert labs.find("b", "two")[0].name == "two"
     with pytest.raises(UsageError, match="labs one, two have a node 'b' each: say which by --lab"):
         labs.find("b", None)
     with pytest.raises(NotFound, match="no lab node is called 'c'"):
@@ -91,7 +91,7 @@ def test_containerlab_that_is_not_installed_is_a_clear_error(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=r"containerlab is not installed: see https://.*install"):
-        labs.up(tmp_path / "x.yml", RuntimeKind.CONTAINERLAB, print)
+        labs.up(tmp_path / "x.yml", RuntimeKind.CONTAINERLAB, print, print)
 
 
 @pytest.mark.parametrize("status", [0, 3])
@@ -111,9 +111,9 @@ def test_containerlab_gets_the_very_same_file_and_a_failed_deploy_is_destroyed(
     file.write_text(FILE)
     if status:
         with pytest.raises(LabError, match="failed with status 3"):
-            labs.up(file, RuntimeKind.CONTAINERLAB, print)
+            labs.up(file, RuntimeKind.CONTAINERLAB, print, print)
     else:
-        found = labs.up(file, RuntimeKind.CONTAINERLAB, print)
+        found = labs.up(file, RuntimeKind.CONTAINERLAB, print, print)
         assert found.nodes["a"].pid == 42
         assert labs.is_up(found, "a")
         assert containerlab.exec_argv(found, "a", ["ls"], tty=False)[-2:] == ["clab-one-a", "ls"]
