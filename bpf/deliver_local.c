@@ -7,6 +7,7 @@
  *        TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "endpoint.h"
+#include "flow.h"
 #include "hop.h"
 #include "packet.h"
 
@@ -25,15 +26,31 @@ address_frame(struct __sk_buff *skb, struct packet *pkt)
 	return DROP_NONE;
 }
 
+/* Conntrack and ingress policy of the receiver. */
+static __always_inline enum drop_reason
+admit(struct packet *pkt)
+{
+	struct policy_subject subject = {
+		.endpoint_id = pkt->endpoint_id,
+		.epoch = pkt->policy_epoch,
+		.remote_identity = pkt->source_identity,
+	};
+
+	if (!(pkt->endpoint_flags & ENDPOINT_READY))
+		return REFUSE(pkt, DROP_ENDPOINT_NOT_READY);
+	return flow_admit(pkt, DIRECTION_INGRESS, &subject,
+			  conntrack_lookup(pkt, DIRECTION_INGRESS));
+}
+
 int deliver_local(struct __sk_buff *skb)
 {
 	struct packet *pkt = packet_current();
-	enum drop_reason reason = DROP_NONE;
+	enum drop_reason reason;
 
 	if (!pkt)
 		return TC_ACT_SHOT;
-	if (!(pkt->endpoint_flags & ENDPOINT_READY))
-		reason = REFUSE(pkt, DROP_ENDPOINT_NOT_READY);
+	pkt->direction = DIRECTION_INGRESS;
+	reason = admit(pkt);
 	if (!reason)
 		reason = take_hop(skb, pkt);
 	if (!reason)

@@ -11,6 +11,7 @@
  */
 #include "address.h"
 #include "endpoint.h"
+#include "flow.h"
 #include "ipcache.h"
 #include "neighbour.h"
 #include "next_hop.h"
@@ -30,20 +31,15 @@ stays_on_link(const struct packet *pkt)
 
 /* Who has this address? Asked of all, or of one that is known, from any address of its own. */
 static __always_inline bool
-is_solicitation(struct __sk_buff *skb, const struct packet *pkt)
+is_solicitation(const struct packet *pkt)
 {
-	__u8 type;
-
 	return pkt->protocol == IPPROTO_ICMPV6 && !pkt->later_fragment &&
-	       !bpf_skb_load_bytes(skb, pkt->l4_offset, &type, sizeof(type)) &&
-	       type == ND_SOLICITATION;
+	       pkt->icmp_type == ND_SOLICITATION;
 }
 
 static __always_inline enum drop_reason
-check_source(struct packet *pkt, __u32 ifindex)
+check_source(struct packet *pkt, const struct endpoint *self)
 {
-	const struct endpoint *self = endpoint_of_interface(ifindex);
-
 	if (!self)
 		return REFUSE(pkt, DROP_UNKNOWN_ENDPOINT);
 	pkt->source_identity = self->identity;
@@ -73,8 +69,10 @@ choose_way(struct packet *pkt, enum way *way)
 	const struct ipcache *row;
 
 	*way = WAY_STACK;
-	if (stays_on_link(pkt) || address_is_own(&pkt->destination))
+	if (address_is_own(&pkt->destination)) {
+		pkt->destination_identity = IDENTITY_HOST;
 		return DROP_NONE;
+	}
 	if (endpoint_choose(pkt)) {
 		*way = WAY_LOCAL;
 		return DROP_NONE;
@@ -102,11 +100,29 @@ check_nesting(struct packet *pkt)
 	return DROP_NONE;
 }
 
+/* Conntrack and egress policy of the sender, around the choice of the way. */
+static __always_inline enum drop_reason
+admit(struct packet *pkt, const struct endpoint *self, enum way *way)
+{
+	struct conntrack *row = conntrack_lookup(pkt, DIRECTION_EGRESS);
+	struct policy_subject subject = {
+		.endpoint_id = self->endpoint_id,
+		.epoch = self->policy_epoch,
+	};
+	enum drop_reason reason = choose_way(pkt, way);
+
+	if (!reason && *way == WAY_STACK)
+		reason = check_nesting(pkt);
+	subject.remote_identity = pkt->destination_identity;
+	return reason ? reason : flow_admit(pkt, DIRECTION_EGRESS, &subject, row);
+}
+
 int from_endpoint(struct __sk_buff *skb)
 {
 	struct packet *pkt = packet_begin(DIRECTION_EGRESS);
+	const struct endpoint *self = endpoint_of_interface(skb->ifindex);
 	enum drop_reason reason;
-	enum way way;
+	enum way way = WAY_STACK;
 
 	if (!pkt)
 		return TC_ACT_SHOT;
@@ -117,13 +133,11 @@ int from_endpoint(struct __sk_buff *skb)
 
 	reason = parse_packet(skb, pkt, skb->protocol, ETH_HLEN);
 	if (!reason)
-		reason = check_source(pkt, skb->ifindex);
-	if (!reason && is_solicitation(skb, pkt))
+		reason = check_source(pkt, self);
+	if (!reason && is_solicitation(pkt))
 		return packet_continue(skb, pkt, STAGE_NEIGHBOUR);
-	if (!reason)
-		reason = choose_way(pkt, &way);
-	if (!reason && way == WAY_STACK)
-		reason = check_nesting(pkt);
+	if (!reason && self && !stays_on_link(pkt))
+		reason = admit(pkt, self, &way);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 

@@ -4,19 +4,48 @@
  * Hook: tcx egress on the host side of the endpoint's veth. Packets of other endpoints do
  *       not pass here: redirect_peer goes straight into the namespace.
  * In:   a frame of the host itself, or one that its stack forwarded.
- * Out:  TC_ACT_OK, and the sender's identity is counted as seen.
+ * Out:  TC_ACT_OK, and the sender's identity is counted as seen,
+ *       TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "address.h"
 #include "endpoint.h"
+#include "flow.h"
 #include "ipcache.h"
 #include "packet.h"
 #include "parse.h"
+
+/* Who sends it? Nobody else can be on this link: a link-local source is the host's, too. */
+static __always_inline __u32
+identity_of_source(const struct packet *pkt)
+{
+	const struct ipcache *row;
+
+	if (address_is_own(&pkt->source) || address_is_link_local(&pkt->source))
+		return IDENTITY_HOST;
+	row = ipcache_lookup(&pkt->source);
+	return row ? row->identity : IDENTITY_WORLD;
+}
+
+static __always_inline enum drop_reason
+admit(struct packet *pkt, const struct endpoint *endpoint)
+{
+	struct policy_subject subject = {
+		.endpoint_id = endpoint->endpoint_id,
+		.epoch = endpoint->policy_epoch,
+		.remote_identity = pkt->source_identity,
+	};
+
+	if (address_is_link_local(&pkt->source) || address_is_multicast(&pkt->destination))
+		return DROP_NONE;	/* neighbour discovery and the like */
+	return flow_admit(pkt, DIRECTION_INGRESS, &subject,
+			  conntrack_lookup(pkt, DIRECTION_INGRESS));
+}
 
 int to_endpoint(struct __sk_buff *skb)
 {
 	struct packet *pkt = packet_begin(DIRECTION_INGRESS);
 	const struct endpoint *endpoint = endpoint_of_interface(skb->ifindex);
-	const struct ipcache *row;
+	enum drop_reason reason;
 
 	if (!pkt)
 		return TC_ACT_SHOT;
@@ -27,12 +56,11 @@ int to_endpoint(struct __sk_buff *skb)
 	if (parse_packet(skb, pkt, skb->protocol, ETH_HLEN))
 		return TC_ACT_OK;	/* the stack made it: what we cannot read is not refused */
 
-	pkt->source_identity = IDENTITY_HOST;
-	/* Nobody else can be on this link: a link-local source is the host's own, too. */
-	if (!address_is_own(&pkt->source) && !address_is_link_local(&pkt->source)) {
-		row = ipcache_lookup(&pkt->source);
-		pkt->source_identity = row ? row->identity : IDENTITY_WORLD;
-	}
+	pkt->source_identity = identity_of_source(pkt);
+	pkt->destination_identity = endpoint->identity;
+	reason = admit(pkt, endpoint);
+	if (reason)
+		return packet_drop(skb, pkt, reason);
 	endpoint_saw(endpoint->endpoint_id, pkt->source_identity);
 	count(COUNTER_FROM_STACK, skb->len);
 	return TC_ACT_OK;

@@ -7,6 +7,7 @@ Every exception meshnet raises. A class per decision a caller makes, not per pla
     · InvalidName            a name breaks the rules of its kind
     · InvalidLabel           a label is malformed or reserved
     · InvalidPrefix          a CIDR is unusable
+    · ManifestRefused        a manifest's fields are wrong, or ask what is not enforced
   - NotFound                 what was named does not exist                        (exit 4)
   - AlreadyExists            the name is taken
   - Refused                  a rule of the mesh forbids it, waiting does not help
@@ -37,6 +38,8 @@ Messages are one line: what, where, why, what next.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class MeshnetError(Exception):
@@ -73,6 +76,14 @@ class InvalidLabel(ConfigError):
 
 class InvalidPrefix(ConfigError):
     """A CIDR is malformed, of the wrong size, or collides."""
+
+
+class ManifestRefused(ConfigError):
+    """A manifest cannot be used. `faults` has one entry a field, each with its path."""
+
+    def __init__(self, faults: Iterable[object]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(str(fault) for fault in self.faults))
 
 
 class NotFound(MeshnetError):

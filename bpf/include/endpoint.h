@@ -34,6 +34,7 @@ endpoint_choose(struct packet *pkt)
 	pkt->endpoint_id = endpoint->endpoint_id;
 	pkt->destination_identity = endpoint->identity;
 	pkt->endpoint_flags = endpoint->flags;
+	pkt->policy_epoch = endpoint->policy_epoch;
 	__builtin_memcpy(pkt->endpoint_mac, endpoint->mac, sizeof(pkt->endpoint_mac));
 	return true;
 }

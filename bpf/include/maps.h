@@ -17,9 +17,11 @@
  * seen_identities       struct seen_key -> packets (LRU)    programs  as the pins
  * events                ring of struct event                programs  as the pins
  * event_buckets         reason -> struct event_bucket       programs  as the pins
+ * conntrack             struct conntrack_key -> row (LRU)  programs  as the pins
  */
 #pragma once
 #include "compiler.h"
+#include "abi/conntrack.h"
 #include "abi/drop.h"
 #include "abi/endpoint.h"
 #include "abi/event.h"

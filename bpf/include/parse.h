@@ -4,14 +4,14 @@
  * `offset` counts from the Ethernet header and is where the IP header begins, so the same
  * functions read an endpoint's packet and the inner one of a tunnelled packet.
  *
- * Needs: address.h, packet.h.  Refuses: DROP_TRUNCATED, DROP_MALFORMED,
+ * Needs: address.h, l4.h, packet.h.  Refuses: DROP_TRUNCATED, DROP_MALFORMED,
  * DROP_EXTENSION_HEADERS, DROP_UNSUPPORTED_L3.
  */
 #pragma once
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <linux/tcp.h>
 #include "address.h"
+#include "l4.h"
 #include "packet.h"
 
 enum parse_limit {
@@ -103,22 +103,6 @@ parse_ipv6(struct __sk_buff *skb, struct packet *pkt, __u32 offset)
 	return parse_extensions(skb, pkt, ip->nexthdr, offset + sizeof(*ip));
 }
 
-/* Ports tell an operator what was dropped, and give an encapsulated VXLAN away. */
-static __always_inline enum drop_reason
-parse_ports(struct __sk_buff *skb, struct packet *pkt)
-{
-	__be16 ports[2];
-
-	if (pkt->later_fragment ||
-	    (pkt->protocol != IPPROTO_TCP && pkt->protocol != IPPROTO_UDP))
-		return DROP_NONE;
-	if (bpf_skb_load_bytes(skb, pkt->l4_offset, ports, sizeof(ports)))
-		return REFUSE(pkt, DROP_TRUNCATED);
-	pkt->source_port = bpf_ntohs(ports[0]);
-	pkt->destination_port = bpf_ntohs(ports[1]);
-	return DROP_NONE;
-}
-
 /* The IP packet at `offset`, of the family that the Ethernet header before it names. */
 static __always_inline enum drop_reason
 parse_packet(struct __sk_buff *skb, struct packet *pkt, __be16 family, __u32 offset)
@@ -131,5 +115,5 @@ parse_packet(struct __sk_buff *skb, struct packet *pkt, __be16 family, __u32 off
 		reason = parse_ipv6(skb, pkt, offset);
 	else
 		reason = REFUSE(pkt, DROP_UNSUPPORTED_L3);
-	return reason ? reason : parse_ports(skb, pkt);
+	return reason ? reason : l4_parse(skb, pkt);
 }

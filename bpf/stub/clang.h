@@ -25,6 +25,7 @@ static void *(*bpf_map_lookup_elem)(void *map, const void *key) =
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) =
 	(void *)BPF_FUNC_map_update_elem;
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
+static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u32 (*bpf_get_hash_recalc)(void *skb) = (void *)BPF_FUNC_get_hash_recalc;
 static long (*bpf_skb_pull_data)(void *skb, __u32 length) = (void *)BPF_FUNC_skb_pull_data;
 static long (*bpf_skb_load_bytes)(void *skb, __u32 offset, void *to, __u32 length) =

@@ -10,6 +10,7 @@ from meshnet.agent.etcd_health import EtcdHealth
 from meshnet.agent.events import DropEvents
 from meshnet.agent.local import LocalNode
 from meshnet.agent.loop import Loop
+from meshnet.agent.manifests import Manifests
 from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.probe import Prober
@@ -33,6 +34,7 @@ class Context:
     leadership: Leadership
     keeper: CertificateKeeper
     ownership: Ownership
+    manifests: Manifests
 
     @property
     def ready(self) -> bool:

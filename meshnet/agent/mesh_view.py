@@ -23,6 +23,7 @@ from meshnet.model.addressing import Address, Prefix
 from meshnet.model.cluster import Cluster
 from meshnet.model.endpoint import IpEntry
 from meshnet.model.identity import Identity, LabelSet
+from meshnet.model.manifest import Manifest
 from meshnet.model.node import Node
 from meshnet.model.remote import MirrorStatus, Remote
 from meshnet.registry import codec, schema
@@ -42,6 +43,7 @@ class Tables:
     cached_identities: Table[Identity]
     remotes: Table[Remote]
     mesh_status: Table[MirrorStatus]
+    manifests: Table[Manifest]
 
     @classmethod
     def of(cls, own: Cluster) -> Tables:
@@ -58,6 +60,7 @@ class Tables:
             cached_identities=Table(schema.CACHE_IDENTITIES, codec.decode_identity),
             remotes=Table(schema.REMOTES, codec.decode_remote),
             mesh_status=Table(schema.MESH_STATUS, codec.decode_mirror_status),
+            manifests=Table(schema.MANIFESTS, codec.decode_manifest),
         )
 
     def __iter__(self) -> Iterator[Table[object]]:

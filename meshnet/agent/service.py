@@ -22,6 +22,7 @@ from meshnet.agent.events import DropEvents
 from meshnet.agent.forwarding import Forwarding
 from meshnet.agent.joining import Joining
 from meshnet.agent.loop import Loop
+from meshnet.agent.manifests import Manifests
 from meshnet.agent.mesh_view import MeshView, Tables
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.probe import Prober
@@ -199,6 +200,7 @@ class _Agent:
             leadership=self.leadership,
             keeper=self.keeper,
             ownership=self.ownership,
+            manifests=Manifests(self._foundation.kv),
         )
 
 

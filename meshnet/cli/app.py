@@ -17,6 +17,7 @@ from meshnet.cli import (
     endpoint,
     identity,
     lab,
+    manifest,
     maps,
     mesh,
     node,
@@ -41,6 +42,7 @@ app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(identity.app, name="identity")
 app.add_typer(lab.app, name="lab")
 run.register(app)
+manifest.register(app)
 maps.register(app)
 doctor.register(app)
 

@@ -5,11 +5,29 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "9d04b7787f8727adef3d1f701b2958420a9e5dcbd86bb779bef9aec8bf8762bf"
+HEADERS_SHA256 = "f6b9f1e03cb851787e63952508918f2ee3b64cf0dc5aa0ef5a5e9799a8ee41e2"
 
 
 class AddressLimit(enum.IntEnum):
     V4_OFFSET = 96
+
+
+class ConntrackFlag(enum.IntEnum):
+    PEER_BEGAN = 1
+    GUESSED = 2
+    ANSWERED = 4
+    CLOSED = 8
+
+
+class ClockUnit(enum.IntEnum):
+    TICK_SHIFT = 30
+
+
+class ConntrackLifetime(enum.IntEnum):
+    TCP_OPENING = 56
+    TCP_ESTABLISHED = 7451
+    TCP_CLOSED = 10
+    OTHER = 56
 
 
 class DropReason(enum.IntEnum):
@@ -75,9 +93,10 @@ class Counter(enum.IntEnum):
     EVENTS_SUPPRESSED = 6
     EVENTS_LOST = 7
     NEIGHBOURS_ANSWERED = 8
-    SENT_NATIVE = 9
-    RECEIVED_NATIVE = 10
-    COUNT = 11
+    UNTRACKED = 9
+    SENT_NATIVE = 10
+    RECEIVED_NATIVE = 11
+    COUNT = 12
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -174,6 +193,42 @@ class Config(ctypes.Structure):
     ]
 
 
+class ConntrackKey(ctypes.Structure):
+    endpoint: Address
+    peer: Address
+    endpoint_port: int
+    peer_port: int
+    protocol: int
+    reserved: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("endpoint", Address),
+        ("peer", Address),
+        ("endpoint_port", ctypes.c_uint16),
+        ("peer_port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 3),
+    ]
+
+
+class Conntrack(ctypes.Structure):
+    expires: int
+    remote_identity: int
+    policy_epoch: int
+    flags: int
+    tcp_sent: int
+    tcp_received: int
+    reserved: int
+    _fields_ = [
+        ("expires", ctypes.c_uint32),
+        ("remote_identity", ctypes.c_uint32),
+        ("policy_epoch", ctypes.c_uint32),
+        ("flags", ctypes.c_uint8),
+        ("tcp_sent", ctypes.c_uint8),
+        ("tcp_received", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8),
+    ]
+
+
 class Count(ctypes.Structure):
     packets: int
     bytes: int
@@ -191,6 +246,7 @@ class Endpoint(ctypes.Structure):
     identity: int
     flags: int
     mac: ctypes.Array[ctypes.c_uint8]
+    policy_epoch: int
     _fields_ = [
         ("ipv4", Address),
         ("ipv6", Address),
@@ -199,6 +255,7 @@ class Endpoint(ctypes.Structure):
         ("identity", ctypes.c_uint32),
         ("flags", ctypes.c_uint16),
         ("mac", ctypes.c_uint8 * 6),
+        ("policy_epoch", ctypes.c_uint32),
     ]
 
 
@@ -322,7 +379,10 @@ class Packet(ctypes.Structure):
     later_fragment: int
     endpoint_flags: int
     endpoint_mac: ctypes.Array[ctypes.c_uint8]
-    reserved: int
+    policy_epoch: int
+    tcp_flags: int
+    icmp_type: int
+    reserved: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("source", Address),
         ("destination", Address),
@@ -344,7 +404,10 @@ class Packet(ctypes.Structure):
         ("later_fragment", ctypes.c_uint8),
         ("endpoint_flags", ctypes.c_uint16),
         ("endpoint_mac", ctypes.c_uint8 * 6),
-        ("reserved", ctypes.c_uint32),
+        ("policy_epoch", ctypes.c_uint32),
+        ("tcp_flags", ctypes.c_uint8),
+        ("icmp_type", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 6),
     ]
 
 
@@ -353,14 +416,16 @@ SIZES: dict[type[ctypes.Structure], int] = {
     Prefix: 20,
     Block: 32,
     Config: 88,
+    ConntrackKey: 40,
+    Conntrack: 16,
     Count: 16,
-    Endpoint: 52,
+    Endpoint: 56,
     SeenKey: 8,
     Event: 128,
     EventBucket: 16,
     Ipcache: 8,
     Node: 272,
-    Packet: 120,
+    Packet: 128,
 }
 
 DROP_TEXTS: dict[DropReason, str] = {

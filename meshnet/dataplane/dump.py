@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshnet.dataplane import abi, rows
+from meshnet.dataplane import abi, conntrack, rows
 from meshnet.dataplane.bpf import Map
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import NodeMaps, read_drops, sum_counts
@@ -90,6 +90,7 @@ _READERS: dict[str, Callable[[bytes, bytes], Row]] = {
     "nodes": lambda key, value: {"node_index": _u32(key), **_node(value)},
     "seen_identities": _seen,
     "counters": _counter,
+    "conntrack": conntrack.unpack_row,
 }
 
 SHOWN = (*_READERS, "drops", "events")

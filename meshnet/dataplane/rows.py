@@ -100,6 +100,7 @@ def pack_endpoint(endpoint: EndpointRow) -> abi.Endpoint:
         identity=endpoint.identity,
         flags=abi.EndpointFlag.READY if endpoint.ready else 0,
         mac=tuple(pack_mac(endpoint.mac)),
+        policy_epoch=endpoint.policy_epoch,
     )
     for address in endpoint.addresses:
         _set(row.ipv4 if address.version == 4 else row.ipv6, pack_address(address))
@@ -115,6 +116,7 @@ def unpack_endpoint(row: abi.Endpoint) -> EndpointRow:
         addresses=tuple(address for address in addresses if address is not None),
         mac=unpack_mac(row.mac),
         ready=bool(row.flags & abi.EndpointFlag.READY),
+        policy_epoch=row.policy_epoch,
     )
 
 

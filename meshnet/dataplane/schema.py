@@ -48,6 +48,8 @@ class Sizes:
     prefixes: int = 65_536
     nodes: int = 25_000
     seen_identities: int = 65_536
+    conntrack: int = 262_144
+    """112 bytes each in the kernel, taken at the start."""
     events_bytes: int = 1 << 20
     """A power of two, and a multiple of the page size. Twice this is in the agent's RSS from the
     start, since the kernel maps the ring twice and at once (seen: 32 MB for 16 MB)."""
@@ -61,6 +63,7 @@ class Sizes:
             prefixes=4_096,
             nodes=256,
             seen_identities=4_096,
+            conntrack=16_384,
             events_bytes=1 << 16,
         )
 
@@ -133,6 +136,7 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
         spec("seen_identities", MapType.LRU_HASH, abi.SeenKey, u64, sizes.seen_identities),
         spec("events", MapType.RINGBUF, None, None, sizes.events_bytes),
         spec("event_buckets", percpu, u32, abi.EventBucket, reasons),
+        spec("conntrack", MapType.LRU_HASH, abi.ConntrackKey, abi.Conntrack, sizes.conntrack),
     )
 
 

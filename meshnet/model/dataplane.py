@@ -89,6 +89,8 @@ class EndpointRow:
     mac: str
     """Of the interface inside the endpoint."""
     ready: bool = True
+    policy_epoch: int = 0
+    """Another number whenever its policy changes: flows are judged again."""
 
 
 @attrs.frozen(kw_only=True)

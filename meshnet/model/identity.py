@@ -68,6 +68,11 @@ def check_user_label(key: str, value: str) -> None:
             f"label {key!r} is reserved: keys of users may not start with "
             f"{' or '.join(RESERVED_PREFIXES)}"
         )
+    check_label(key, value)
+
+
+def check_label(key: str, value: str) -> None:
+    """Kubernetes' rules for the key and the value of any label."""
     if len(key.rpartition("/")[2]) > 63 or not _KEY.match(key):
         raise InvalidLabel(
             f"label key {key!r} is invalid: letters, digits, '-', '_', '.' and one "

@@ -8,9 +8,11 @@ other clusters are Cilium's to the letter.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
-from meshnet.errors import ConfigError, PoisonedKey
+from meshnet.errors import ConfigError, ManifestRefused, PoisonedKey
+from meshnet.manifests.kinds import read_manifest
 from meshnet.model import identity as identities
 from meshnet.model.addressing import (
     Address,
@@ -22,6 +24,7 @@ from meshnet.model.addressing import (
 from meshnet.model.cluster import Cluster, ClusterConfig
 from meshnet.model.endpoint import Endpoint, IpEntry
 from meshnet.model.identity import CLUSTER_LABEL, Identity, LabelSet
+from meshnet.model.manifest import Manifest, ManifestKey
 from meshnet.model.node import Node
 from meshnet.model.remote import MirrorStatus, Remote
 from meshnet.model.token import TokenRecord
@@ -300,6 +303,26 @@ def decode_endpoint(key: str, value: bytes) -> Endpoint:
         got = f"got {endpoint.id}, expected {schema.last_of(key)}"
         raise PoisonedKey(key, f"id does not match key: {got}")
     return endpoint
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The document as JSON, in its author's order of fields."""
+    return json.dumps(manifest.document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode_manifest(key: str, value: bytes) -> Manifest:
+    """Checked in every field, as when it was applied: another version may have written it."""
+    try:
+        manifest = read_manifest(json.loads(value))
+    except (ValueError, ManifestRefused) as error:
+        raise PoisonedKey(key, str(error)) from error
+    if manifest_key(manifest.key) != key:
+        raise PoisonedKey(key, f"{manifest.key} does not match key")
+    return manifest
+
+
+def manifest_key(key: ManifestKey) -> str:
+    return schema.manifest(key.kind.lower(), key.namespace, key.name)
 
 
 def encode_token(record: TokenRecord) -> bytes:

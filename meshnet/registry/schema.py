@@ -133,6 +133,8 @@ def identity_allocation(labels: LabelSet) -> str:
 
 
 def manifest(kind: str, namespace: str, name: str) -> str:
+    """`kind` in lower case; `namespace` is empty for a kind that is of none:
+    `meshnet/v1/manifests/namespace//shop`."""
     return f"{MANIFESTS}{kind}/{namespace}/{name}"
 
 

@@ -38,6 +38,7 @@ class FakeAgent:
         self.tokens: dict[str, dict[str, Json]] = {}
         self.left: list[str] = []
         self.drops: list[dict[str, Json]] = []
+        self.manifests: dict[tuple[str, str, str], Json] = {}
         self.broken = False
         """Answers are no JSON."""
         self.nodes = [
@@ -197,6 +198,53 @@ class FakeAgent:
 
     def post_leave(self, body: Json) -> Json:
         self.left.append("force" if body["force"] else "drained")
+
+    # --- manifests ------------------------------------------------------------------------
+
+    def get_manifests(self, kind: str, namespace: str | None = None, name: str = "") -> Json:
+        found = [
+            document
+            for (what, where, called), document in sorted(self.manifests.items())
+            if what.lower() == kind and namespace in (None, where) and name in ("", called)
+        ]
+        if name and not found:
+            raise NotFound(f"no {kind} {name}")
+        return found
+
+    def post_manifests_apply(self, body: Json) -> Json:
+        changes = self.post_manifests_diff(body)
+        for change in changes:
+            key = (change["kind"], change["namespace"], change["name"])
+            self.manifests[key] = change["after"]
+        return changes
+
+    def post_manifests_diff(self, body: Json) -> Json:
+        return [self._change(document) for document in body["documents"]]
+
+    def post_manifests_delete(self, body: Json) -> Json:
+        keys = [(key["kind"], key["namespace"], key["name"]) for key in body["keys"]]
+        for key in keys:
+            if key not in self.manifests:
+                raise NotFound(f"{key} is not applied")
+        return [
+            {"kind": k, "namespace": ns, "name": n, "action": "deleted",
+             "before": self.manifests.pop((k, ns, n)), "after": None}
+            for k, ns, n in keys
+        ]  # fmt: skip
+
+    def _change(self, document: Json) -> Json:
+        metadata = document["metadata"]
+        key = (document["kind"], metadata.get("namespace", ""), metadata["name"])
+        before = self.manifests.get(key)
+        same = "unchanged" if before == document else "configured"
+        return {
+            "kind": key[0],
+            "namespace": key[1],
+            "name": key[2],
+            "action": same if before else "created",
+            "before": before,
+            "after": document,
+        }
 
 
 def remote(name: str = "west", id: int = 2, **changes: Json) -> dict[str, Json]:

@@ -17,8 +17,9 @@ struct endpoint {
 	__u32 identity;
 	__u16 flags;		/* enum endpoint_flag */
 	__u8 mac[6];		/* of the interface inside the endpoint */
+	__u32 policy_epoch;	/* another one whenever its policy changes */
 };
-_Static_assert(sizeof(struct endpoint) == 52, "endpoint is ABI");
+_Static_assert(sizeof(struct endpoint) == 56, "endpoint is ABI");
 
 /* Layout of `seen_identities`: who has reached which endpoint here. */
 struct seen_key {

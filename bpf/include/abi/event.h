@@ -49,7 +49,8 @@ enum counter {
 	COUNTER_EVENTS_SUPPRESSED = 6,	/* drops without an event: the bucket was empty */
 	COUNTER_EVENTS_LOST = 7,	/* drops without an event: the ring was full */
 	COUNTER_NEIGHBOURS_ANSWERED = 8,	/* ARP and ND for the gateway */
-	COUNTER_SENT_NATIVE = 9,	/* to another node, without a tunnel */
-	COUNTER_RECEIVED_NATIVE = 10,
-	COUNTER_COUNT = 11,
+	COUNTER_UNTRACKED = 9,		/* flows without a row: no room in `conntrack` */
+	COUNTER_SENT_NATIVE = 10,	/* to another node, without a tunnel */
+	COUNTER_RECEIVED_NATIVE = 11,
+	COUNTER_COUNT = 12,
 };

@@ -31,13 +31,16 @@ struct packet {
 	__u32 ifindex;			/* STAGE_DELIVER_LOCAL: this endpoint */
 	__u32 endpoint_id;
 	__u32 l4_offset;		/* from the Ethernet header */
-	__u16 source_port;		/* host order */
+	__u16 source_port;		/* host order; of ICMP: abi/conntrack.h */
 	__u16 destination_port;
 	__u16 family;			/* ETH_P_IP or ETH_P_IPV6, host order */
 	__u8 protocol;			/* IPPROTO_*, extension headers skipped */
 	__u8 later_fragment;		/* no L4 header in here */
 	__u16 endpoint_flags;
 	__u8 endpoint_mac[6];
-	__u32 reserved;
+	__u32 policy_epoch;		/* STAGE_DELIVER_LOCAL: the receiver's */
+	__u8 tcp_flags;			/* enum tcp_flag; 0: not TCP */
+	__u8 icmp_type;
+	__u8 reserved[6];
 };
-_Static_assert(sizeof(struct packet) == 120, "packet is ABI");
+_Static_assert(sizeof(struct packet) == 128, "packet is ABI");

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshnet.agent import views
+from meshnet.agent.api.manifest_routes import manifest_routes
 from meshnet.agent.api.server import Request, Route
 from meshnet.agent.context import Context
 from meshnet.agent.departure import Departure
@@ -20,6 +21,7 @@ def routes(context: Context, joining: Joining, departure: Departure) -> list[Rou
         *_reading(context),
         *_endpoints(context),
         *_membership(joining, departure),
+        *manifest_routes(context.manifests),
     ]
 
 

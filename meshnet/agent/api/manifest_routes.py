@@ -1,0 +1,54 @@
+"""The local API's routes for manifests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from meshnet.agent.api.server import Request, Route
+from meshnet.agent.manifests import Change, Manifests
+from meshnet.errors import UsageError
+from meshnet.manifests.kinds import find_kind, read_manifest
+from meshnet.model.manifest import Manifest, ManifestKey
+
+
+def manifest_routes(manifests: Manifests) -> list[Route]:
+    async def get(request: Request) -> Any:
+        query = request.query
+        found = await manifests.find(query.get("kind"), query.get("namespace"), query.get("name"))
+        return [each.document for each in found]
+
+    async def apply(request: Request) -> Any:
+        return _answers(await manifests.apply(_documents(request)))
+
+    async def diff(request: Request) -> Any:
+        return _answers(await manifests.diff(_documents(request)))
+
+    async def delete(request: Request) -> Any:
+        return _answers(await manifests.delete([_key(each) for each in request.field("keys")]))
+
+    return [
+        Route("GET", "/v1/manifests", get),
+        Route("POST", "/v1/manifests/apply", apply),
+        Route("POST", "/v1/manifests/diff", diff),
+        Route("POST", "/v1/manifests/delete", delete),
+    ]
+
+
+def _documents(request: Request) -> list[Manifest]:
+    """Every document is checked before the first is stored."""
+    documents = request.field("documents")
+    if not isinstance(documents, list):
+        raise UsageError(f"{request.method} {request.path}: documents must be a list")
+    return [read_manifest(document) for document in documents]
+
+
+def _key(given: Any) -> ManifestKey:
+    if not isinstance(given, dict) or not {"kind", "namespace", "name"} <= given.keys():
+        raise UsageError("a key has kind, namespace and name")
+    return ManifestKey(find_kind(str(given["kind"])).name, given["namespace"], given["name"])
+
+
+def _answers(changes: list[Change]) -> list[dict[str, Any]]:
+    return [attrs.asdict(change) for change in changes]

@@ -1,0 +1,146 @@
+"""Manifests in the cluster's etcd: what `meshnet apply`, `diff`, `get` and `delete` do.
+
+Every write compares the key's revision with the one that was read, so two operators who
+apply at once never lose one's change unseen; a lost race is read again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from meshnet.errors import Conflict, NotFound
+from meshnet.kvstore.api import KV, Delete, Unchanged
+from meshnet.manifests.kinds import find_kind
+from meshnet.model.manifest import Document, Manifest, ManifestKey
+from meshnet.registry import codec, schema
+from meshnet.registry.store import get_item, put_if
+
+RACES = 5
+"""Lost in a row before the caller is told."""
+
+
+class Action(enum.StrEnum):
+    CREATED = "created"
+    CONFIGURED = "configured"
+    UNCHANGED = "unchanged"
+    DELETED = "deleted"
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """What became of a manifest, or would; field names are JSON keys."""
+
+    kind: str
+    namespace: str
+    name: str
+    action: Action
+    before: Document | None
+    after: Document | None
+    revision: int = 0
+    """etcd's, of the write."""
+
+
+class Manifests:
+    """Reads and writes `meshnet/v1/manifests/` and nothing else."""
+
+    def __init__(self, kv: KV) -> None:
+        self._kv = kv
+
+    async def find(
+        self, kind: str | None = None, namespace: str | None = None, name: str | None = None
+    ) -> list[Manifest]:
+        """Sorted by key. Raises NotFound for a `name` that nothing has."""
+        prefix = schema.MANIFESTS
+        if kind is not None:
+            prefix += f"{find_kind(kind).slug}/"
+        found = [
+            codec.decode_manifest(pair.key, pair.value)
+            for pair in (await self._kv.list(prefix)).pairs
+        ]
+        chosen = [
+            manifest
+            for manifest in found
+            if namespace in (None, manifest.key.namespace) and name in (None, manifest.key.name)
+        ]
+        if name is not None and not chosen:
+            what = find_kind(kind).name if kind else "manifest"
+            where = f" in namespace {namespace}" if namespace else ""
+            raise NotFound(
+                f"no {what} {name!r}{where}; `meshnet get {kind} -A` shows all there are"
+            )
+        return sorted(chosen, key=lambda manifest: manifest.key)
+
+    async def diff(self, manifests: Iterable[Manifest]) -> list[Change]:
+        """What `apply` would do."""
+        return [_change(each, await self._stored(each.key)) for each in manifests]
+
+    async def apply(self, manifests: Iterable[Manifest]) -> list[Change]:
+        return [await self._apply(each) for each in manifests]
+
+    async def delete(self, keys: Sequence[ManifestKey]) -> list[Change]:
+        """Raises NotFound, before anything is deleted, when one is not there."""
+        missing = [str(key) for key in keys if await self._stored(key) is None]
+        if missing:
+            raise NotFound(f"{', '.join(missing)}: not applied, so there is nothing to delete")
+        return [await self._delete(key) for key in keys]
+
+    async def _apply(self, manifest: Manifest) -> Change:
+        key = codec.manifest_key(manifest.key)
+        for _ in range(RACES):
+            pair = await get_item(self._kv, key, codec.decode_manifest)
+            change = _change(manifest, pair.item if pair else None)
+            if change.action is Action.UNCHANGED:
+                return attrs.evolve(change, revision=pair.mod_revision if pair else 0)
+            try:
+                revision = await put_if(
+                    self._kv,
+                    key,
+                    codec.encode_manifest(manifest),
+                    unchanged=pair.mod_revision if pair else 0,
+                )
+            except Conflict:
+                continue
+            return attrs.evolve(change, revision=revision)
+        raise Conflict(f"{manifest.key} is changed by somebody else all the time: try again")
+
+    async def _delete(self, key: ManifestKey) -> Change:
+        path = codec.manifest_key(key)
+        for _ in range(RACES):
+            pair = await get_item(self._kv, path, codec.decode_manifest)
+            before = pair.item.document if pair else None
+            change = attrs.evolve(_DELETED, **attrs.asdict(key), before=before)
+            if pair is None:
+                return change
+            result = await self._kv.txn((Unchanged(path, pair.mod_revision),), (Delete(path),))
+            if result.succeeded:
+                return attrs.evolve(change, revision=result.revision)
+        raise Conflict(f"{key} is changed by somebody else all the time: try again")
+
+    async def _stored(self, key: ManifestKey) -> Manifest | None:
+        found = await get_item(self._kv, codec.manifest_key(key), codec.decode_manifest)
+        return found.item if found else None
+
+
+_DELETED = Change(
+    kind="", namespace="", name="", action=Action.DELETED, before=None, after=None
+)  # fmt: skip
+
+
+def _change(manifest: Manifest, stored: Manifest | None) -> Change:
+    before = stored.document if stored else None
+    if before is None:
+        action = Action.CREATED
+    else:
+        same = before == manifest.document
+        action = Action.UNCHANGED if same else Action.CONFIGURED
+    return Change(
+        kind=manifest.key.kind,
+        namespace=manifest.key.namespace,
+        name=manifest.key.name,
+        action=action,
+        before=before,
+        after=manifest.document,
+    )
