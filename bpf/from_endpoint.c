@@ -14,6 +14,7 @@
 #include "flow.h"
 #include "ipcache.h"
 #include "neighbour.h"
+#include "nesting.h"
 #include "next_hop.h"
 #include "packet.h"
 #include "parse.h"
@@ -86,17 +87,6 @@ choose_way(struct packet *pkt, enum way *way)
 	}
 	if (!row && pod_cidr_owner(&pkt->destination))
 		return REFUSE(pkt, DROP_UNKNOWN_DESTINATION);
-	return DROP_NONE;
-}
-
-/* What leaves by the stack may get this node's address, and with it the trust of others. */
-static __always_inline enum drop_reason
-check_nesting(struct packet *pkt)
-{
-	if (pkt->protocol == IPPROTO_UDP && !pkt->later_fragment &&
-	    (pkt->destination_port == CFG->vxlan_port ||
-	     pkt->destination_port == CFG->geneve_port))
-		return REFUSE(pkt, DROP_NESTED_ENCAPSULATION);
 	return DROP_NONE;
 }
 

@@ -88,12 +88,15 @@ read_tunnel(struct __sk_buff *skb, struct packet *pkt, enum node_mode mode, __u3
 	    enum arrival *arrival)
 {
 	struct tunnel_header *tunnel = packet_at(skb, *offset, sizeof(*tunnel));
-	__u32 head, options = 0;
+	__u32 head, end, options = 0;
 	enum drop_reason reason;
 	__be16 family;
 
 	if (!tunnel)
 		return REFUSE(pkt, DROP_OUTER_TRUNCATED);
+	end = *offset + bpf_ntohs(tunnel->udp.len);
+	if (end > skb->len || bpf_ntohs(tunnel->udp.len) < sizeof(*tunnel))
+		return REFUSE(pkt, DROP_OUTER_LENGTH);
 	head = bpf_ntohl(tunnel->head);
 	pkt->vni = bpf_ntohl(tunnel->vni) >> 8;
 	if (mode == MODE_GENEVE) {
@@ -106,7 +109,10 @@ read_tunnel(struct __sk_buff *skb, struct packet *pkt, enum node_mode mode, __u3
 	*offset += sizeof(*tunnel) + options;
 	if (bpf_skb_load_bytes(skb, *offset - sizeof(family), &family, sizeof(family)))
 		return REFUSE(pkt, DROP_OUTER_TRUNCATED);
-	return arrival_check(skb, pkt, family, *offset, arrival);
+	reason = arrival_check(skb, pkt, family, *offset, arrival);
+	if (!reason && pkt->end > end)
+		reason = REFUSE(pkt, DROP_OUTER_LENGTH);
+	return reason;
 }
 
 /* Without DECAP_L3 for the inner family, IPv6 out of IPv4 never reaches the endpoint:

@@ -14,6 +14,7 @@
  */
 #include "endpoint.h"
 #include "ipcache.h"
+#include "nesting.h"
 #include "packet.h"
 #include "parse.h"
 #include "sender.h"
@@ -87,6 +88,8 @@ int receive_native(struct __sk_buff *skb)
 		reason = verify_source(pkt, row);
 	if (!reason && !endpoint && !host)
 		reason = REFUSE(pkt, DROP_NOT_OURS);
+	if (!reason && host)
+		reason = check_nesting(pkt);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 

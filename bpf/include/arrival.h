@@ -4,10 +4,11 @@
  * Two programs ask: from_underlay, which takes the outer headers off itself, and
  * from_tunnel, behind the kernel's device. The answer may not depend on the way.
  *
- * Needs: endpoint.h, packet.h, parse.h, sender.h.
+ * Needs: endpoint.h, nesting.h, packet.h, parse.h, sender.h.
  */
 #pragma once
 #include "endpoint.h"
+#include "nesting.h"
 #include "packet.h"
 #include "parse.h"
 #include "sender.h"
@@ -21,6 +22,8 @@ arrival_check(struct __sk_buff *skb, struct packet *pkt, __be16 family, __u32 of
 {
 	enum drop_reason reason = parse_packet(skb, pkt, family, offset);
 
+	if (!reason && address_is_none(&pkt->source))
+		reason = REFUSE(pkt, DROP_MARTIAN_SOURCE);
 	if (!reason)
 		reason = sender_verify(pkt);
 	if (reason)
@@ -32,6 +35,6 @@ arrival_check(struct __sk_buff *skb, struct packet *pkt, __be16 family, __u32 of
 	*arrival = ARRIVAL_HOST;
 	if (address_is(&pkt->destination, &CFG->gateway_ipv4) ||
 	    address_is(&pkt->destination, &CFG->gateway_ipv6))
-		return DROP_NONE;
+		return check_nesting(pkt);
 	return REFUSE(pkt, DROP_NOT_OURS);
 }

@@ -2,10 +2,12 @@
 /* From bytes to what tells flows apart: ports, TCP flags, and what stands for ports in ICMP
  * (abi/conntrack.h).
  *
- * Needs: packet.h.  Refuses: DROP_TRUNCATED.
+ * Needs: packet.h.  Refuses: DROP_L4_TRUNCATED, DROP_L4_MALFORMED.
  */
 #pragma once
 #include <linux/in6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #include "packet.h"
 
 enum icmp_type {
@@ -21,16 +23,11 @@ struct icmp_head {
 	__u8 code;
 	__be16 checksum;
 	__be16 id;
+	__be16 sequence;
 };
+_Static_assert(sizeof(struct icmp_head) == 8, "no ICMP message is shorter");
 
-/* Both ports and the flags of TCP (RFC 9293); of UDP only the ports are there. */
-struct ports {
-	__be16 source;
-	__be16 destination;
-	__u8 numbers[9];
-	__u8 flags;
-};
-_Static_assert(sizeof(struct ports) == 14, "up to the flags of a TCP header");
+enum tcp_place { TCP_FLAGS_OFFSET = 13 };	/* RFC 9293 */
 
 static __always_inline void
 l4_use_icmp(struct packet *pkt, const struct icmp_head *icmp)
@@ -49,31 +46,58 @@ l4_use_icmp(struct packet *pkt, const struct icmp_head *icmp)
 	}
 }
 
-/* Later fragments have no L4 header. */
 static __always_inline enum drop_reason
-l4_parse(struct __sk_buff *skb, struct packet *pkt)
+l4_parse_tcp(struct __sk_buff *skb, struct packet *pkt, __u32 room)
 {
+	struct tcphdr tcp;
+
+	if (room < sizeof(tcp) || bpf_skb_load_bytes(skb, pkt->l4_offset, &tcp, sizeof(tcp)))
+		return REFUSE(pkt, DROP_L4_TRUNCATED);
+	pkt->source_port = bpf_ntohs(tcp.source);
+	pkt->destination_port = bpf_ntohs(tcp.dest);
+	pkt->tcp_flags = ((const __u8 *)&tcp)[TCP_FLAGS_OFFSET];
+	if (tcp.doff * 4 < sizeof(tcp) || tcp.doff * 4 > room)
+		return REFUSE(pkt, DROP_L4_MALFORMED);
+	return DROP_NONE;
+}
+
+/* In the first of several fragments UDP's length is that of all of them. */
+static __always_inline enum drop_reason
+l4_parse_udp(struct __sk_buff *skb, struct packet *pkt, __u32 room, bool more)
+{
+	struct udphdr udp;
+	__u32 length;
+
+	if (room < sizeof(udp) || bpf_skb_load_bytes(skb, pkt->l4_offset, &udp, sizeof(udp)))
+		return REFUSE(pkt, DROP_L4_TRUNCATED);
+	pkt->source_port = bpf_ntohs(udp.source);
+	pkt->destination_port = bpf_ntohs(udp.dest);
+	length = bpf_ntohs(udp.len);
+	if (length < sizeof(udp) || (length > room && !more))
+		return REFUSE(pkt, DROP_L4_MALFORMED);
+	return DROP_NONE;
+}
+
+/* The header behind IP, where this packet has one: later fragments do not. `more`: it is
+ * the first of several.
+ */
+static __always_inline enum drop_reason
+l4_parse(struct __sk_buff *skb, struct packet *pkt, bool more)
+{
+	__u32 room = pkt->end - pkt->l4_offset;
 	struct icmp_head icmp;
-	struct ports ports;
 
 	if (pkt->later_fragment)
 		return DROP_NONE;
-	if (pkt->protocol == IPPROTO_TCP) {
-		if (bpf_skb_load_bytes(skb, pkt->l4_offset, &ports, sizeof(ports)))
-			return REFUSE(pkt, DROP_TRUNCATED);
-		pkt->tcp_flags = ports.flags;
-	} else if (pkt->protocol == IPPROTO_UDP) {
-		if (bpf_skb_load_bytes(skb, pkt->l4_offset, &ports, 4))
-			return REFUSE(pkt, DROP_TRUNCATED);
-	} else if (pkt->protocol == IPPROTO_ICMP || pkt->protocol == IPPROTO_ICMPV6) {
-		if (bpf_skb_load_bytes(skb, pkt->l4_offset, &icmp, sizeof(icmp)))
-			return REFUSE(pkt, DROP_TRUNCATED);
+	if (pkt->protocol == IPPROTO_TCP)
+		return l4_parse_tcp(skb, pkt, room);
+	if (pkt->protocol == IPPROTO_UDP)
+		return l4_parse_udp(skb, pkt, room, more);
+	if (pkt->protocol == IPPROTO_ICMP || pkt->protocol == IPPROTO_ICMPV6) {
+		if (room < sizeof(icmp) ||
+		    bpf_skb_load_bytes(skb, pkt->l4_offset, &icmp, sizeof(icmp)))
+			return REFUSE(pkt, DROP_L4_TRUNCATED);
 		l4_use_icmp(pkt, &icmp);
-		return DROP_NONE;
-	} else {
-		return DROP_NONE;
 	}
-	pkt->source_port = bpf_ntohs(ports.source);
-	pkt->destination_port = bpf_ntohs(ports.destination);
 	return DROP_NONE;
 }

@@ -3,7 +3,9 @@
  *
  * The outer source must be a known node's. An endpoint's identity must be of that node's
  * cluster and its inner source of that node's PodCIDRs. Reserved identities have rules of
- * their own: remote-node only from the node's own addresses, all others not at all.
+ * their own: remote-node only from the node's own addresses, health and ingress only
+ * from those that the node's key names for them (Cilium's nodes have some), all others not
+ * at all.
  * Cilium trusts the VNI; we do not (docs/packet-walk.md).
  *
  * Needs: address.h, ipcache.h, packet.h.  Maps: nodes, node_by_address, pod_cidrs.
@@ -38,6 +40,12 @@ node_has_gateway(const struct node *node, const struct address *source)
 	return false;
 }
 
+static __always_inline bool
+is_one_of(const struct address *servants, const struct address *source)
+{
+	return address_equal(source, &servants[0]) || address_equal(source, &servants[1]);
+}
+
 static __always_inline enum drop_reason
 sender_verify_reserved(struct packet *pkt, const struct node *node)
 {
@@ -50,9 +58,13 @@ sender_verify_reserved(struct packet *pkt, const struct node *node)
 	if (pkt->vni == IDENTITY_WORLD)
 		return REFUSE(pkt, DROP_IDENTITY_WORLD);
 	if (pkt->vni == IDENTITY_HEALTH)
-		return REFUSE(pkt, DROP_IDENTITY_HEALTH);
+		return is_one_of(node->health, &pkt->source)
+			       ? DROP_NONE
+			       : REFUSE(pkt, DROP_IDENTITY_HEALTH);
 	if (pkt->vni == IDENTITY_INGRESS)
-		return REFUSE(pkt, DROP_IDENTITY_INGRESS);
+		return is_one_of(node->ingress, &pkt->source)
+			       ? DROP_NONE
+			       : REFUSE(pkt, DROP_IDENTITY_INGRESS);
 	return REFUSE(pkt, DROP_INVALID_IDENTITY);
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "f6b9f1e03cb851787e63952508918f2ee3b64cf0dc5aa0ef5a5e9799a8ee41e2"
+HEADERS_SHA256 = "3c879a7b5f28e5cfef8a4e7e26948e390cf4a15b50af613e6f56836e5691c781"
 
 
 class AddressLimit(enum.IntEnum):
@@ -65,6 +65,15 @@ class DropReason(enum.IntEnum):
     GENEVE_OPTION = 45
     NATIVE_REFUSED = 46
     NATIVE_SOURCE = 47
+    L4_TRUNCATED = 50
+    L4_MALFORMED = 51
+    SOURCE_ROUTE = 52
+    IPV4_OPTION = 53
+    BAD_FRAGMENT = 54
+    MARTIAN_SOURCE = 55
+    MARTIAN_DESTINATION = 56
+    NESTED_IP = 57
+    OUTER_LENGTH = 58
 
 
 class Direction(enum.IntEnum):
@@ -117,6 +126,7 @@ class IdentityLimit(enum.IntEnum):
 class NodeLimit(enum.IntEnum):
     POD_CIDRS = 4
     GATEWAYS = 4
+    SERVANTS = 2
 
 
 class NodeFlag(enum.IntEnum):
@@ -340,6 +350,8 @@ class Node(ctypes.Structure):
     ifindex: int
     mode_ipv4: int
     mode_ipv6: int
+    health: ctypes.Array[Address]
+    ingress: ctypes.Array[Address]
     _fields_ = [
         ("outer", Address),
         ("gateways", Address * 4),
@@ -355,6 +367,8 @@ class Node(ctypes.Structure):
         ("ifindex", ctypes.c_uint32),
         ("mode_ipv4", ctypes.c_uint16),
         ("mode_ipv6", ctypes.c_uint16),
+        ("health", Address * 2),
+        ("ingress", Address * 2),
     ]
 
 
@@ -383,6 +397,7 @@ class Packet(ctypes.Structure):
     tcp_flags: int
     icmp_type: int
     reserved: ctypes.Array[ctypes.c_uint8]
+    end: int
     _fields_ = [
         ("source", Address),
         ("destination", Address),
@@ -407,7 +422,8 @@ class Packet(ctypes.Structure):
         ("policy_epoch", ctypes.c_uint32),
         ("tcp_flags", ctypes.c_uint8),
         ("icmp_type", ctypes.c_uint8),
-        ("reserved", ctypes.c_uint8 * 6),
+        ("reserved", ctypes.c_uint8 * 2),
+        ("end", ctypes.c_uint32),
     ]
 
 
@@ -424,7 +440,7 @@ SIZES: dict[type[ctypes.Structure], int] = {
     Event: 128,
     EventBucket: 16,
     Ipcache: 8,
-    Node: 272,
+    Node: 336,
     Packet: 128,
 }
 
@@ -463,4 +479,13 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.GENEVE_OPTION: 'a Geneve option that must be understood, and is not',
     DropReason.NATIVE_REFUSED: 'a mesh address outside of a tunnel, where routing is tunnel',
     DropReason.NATIVE_SOURCE: 'outside of a tunnel, from an address no other node has',
+    DropReason.L4_TRUNCATED: 'it ends before its TCP, UDP or ICMP header does',
+    DropReason.L4_MALFORMED: "TCP's header length or UDP's length cannot be right",
+    DropReason.SOURCE_ROUTE: 'it wants a way of its own: IPv4 option, IPv6 routing header',
+    DropReason.IPV4_OPTION: 'an IPv4 option other than padding and router alert',
+    DropReason.BAD_FRAGMENT: 'too long when whole, uneven, or on top of a TCP header',
+    DropReason.MARTIAN_SOURCE: 'a source that no sender can have: group, loopback, none',
+    DropReason.MARTIAN_DESTINATION: 'a destination that never is on a wire: loopback, none',
+    DropReason.NESTED_IP: 'IP in IP or GRE to a node of the mesh',
+    DropReason.OUTER_LENGTH: "outer lengths contradict each other or the inner packet's",
 }

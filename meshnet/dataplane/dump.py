@@ -53,6 +53,8 @@ def _node(data: bytes) -> Row:
         "cluster_id": node.cluster_id,
         "pod_cidrs": [str(prefix) for prefix in node.pod_cidrs],
         "gateways": [str(gateway) for gateway in node.gateways],
+        "health": [str(address) for address in node.health],
+        "ingress": [str(address) for address in node.ingress],
         "path_mtu_bytes": node.path_mtu,
         "mode_ipv4": node.modes.ipv4,
         "mode_ipv6": node.modes.ipv6,

@@ -31,12 +31,6 @@ from meshnet.model.dataplane import (
 from meshnet.model.identity import FIRST_LOCAL, ReservedIdentity, cluster_of
 
 LINK_LOCAL: Prefix = ip_network("fe80::/10")
-_REFUSED_RESERVED = {
-    ReservedIdentity.HOST: DropReason.IDENTITY_HOST,
-    ReservedIdentity.WORLD: DropReason.IDENTITY_WORLD,
-    ReservedIdentity.HEALTH: DropReason.IDENTITY_HEALTH,
-    ReservedIdentity.INGRESS: DropReason.IDENTITY_INGRESS,
-}
 
 
 @attrs.frozen
@@ -184,6 +178,7 @@ class MemoryDataplane:
             return self._dropped(drop.reason, "ingress", source, destination, 0)
 
     def _leave(self, ifindex: int, source: Address, destination: Address) -> Fate:
+        _check_martians(source, destination)
         sender = self._endpoints.get(ifindex)
         if sender is None:
             raise _Drop(DropReason.UNKNOWN_ENDPOINT)
@@ -213,15 +208,16 @@ class MemoryDataplane:
         return Fate("native" if native else "tunnel", node=node, identity=sender.identity)
 
     def _arrive(self, outer: Address, vni: int, source: Address, destination: Address) -> Fate:
+        _check_martians(source, destination)
+        if source.is_unspecified:
+            raise _Drop(DropReason.MARTIAN_SOURCE)
         node = self._nodes.get(outer)
         if node is None or node.local:
             raise _Drop(DropReason.UNKNOWN_OUTER_SOURCE)
         if not cluster_of(vni):
-            if vni != ReservedIdentity.REMOTE_NODE:
-                reserved = {int(number): why for number, why in _REFUSED_RESERVED.items()}
-                raise _Drop(reserved.get(vni, DropReason.INVALID_IDENTITY))
-            if source not in node.gateways:
-                raise _Drop(DropReason.REMOTE_NODE_SOURCE)
+            allowed, reason = _reserved(node).get(vni, ((), DropReason.INVALID_IDENTITY))
+            if source not in allowed:
+                raise _Drop(reason)
         elif cluster_of(vni) != node.cluster_id:
             raise _Drop(DropReason.FOREIGN_IDENTITY)
         elif vni & 0xFFFF < FIRST_LOCAL:
@@ -313,6 +309,32 @@ class MemoryDataplane:
             return whole
         found = [prefix for prefix in self._ipcache if contains(prefix, address)]
         return self._ipcache[max(found, key=lambda p: p.prefixlen)] if found else None
+
+
+def _reserved(node: NodeRow) -> dict[int, tuple[tuple[Address, ...], DropReason]]:
+    """Reserved identity -> the sources that may have it, and what all others are refused as."""
+    return {
+        ReservedIdentity.HOST: ((), DropReason.IDENTITY_HOST),
+        ReservedIdentity.WORLD: ((), DropReason.IDENTITY_WORLD),
+        ReservedIdentity.HEALTH: (node.health, DropReason.IDENTITY_HEALTH),
+        ReservedIdentity.REMOTE_NODE: (node.gateways, DropReason.REMOTE_NODE_SOURCE),
+        ReservedIdentity.INGRESS: (node.ingress, DropReason.IDENTITY_INGRESS),
+    }
+
+
+def _is_martian(address: Address) -> bool:
+    if address.version == 6:
+        return address.is_loopback
+    top = address.packed[0]
+    return top in (0, 127) or top >= 240
+
+
+def _check_martians(source: Address, destination: Address) -> None:
+    if _is_martian(source) or source.is_multicast:
+        raise _Drop(DropReason.MARTIAN_SOURCE)
+    broadcast = str(destination) == "255.255.255.255"
+    if destination.is_unspecified or (_is_martian(destination) and not broadcast):
+        raise _Drop(DropReason.MARTIAN_DESTINATION)
 
 
 def _dump_endpoints(memory: MemoryDataplane) -> list[dict[str, Any]]:

@@ -152,6 +152,9 @@ def pack_node(node: NodeRow, *, owner: int) -> abi.Node:
         _set(row.next_hop_ipv4 if hop.version == 4 else row.next_hop_ipv6, pack_address(hop))
     for place, gateway in enumerate(gateways):
         _set(row.gateways[place], pack_address(gateway))
+    for field, servants in ((row.health, node.health), (row.ingress, node.ingress)):
+        for place, servant in enumerate(servants[: abi.NodeLimit.SERVANTS]):
+            _set(field[place], pack_address(servant))
     for place, prefix in enumerate(inline):
         _set_block(row.pod_cidrs[place], prefix)
     return row
@@ -168,12 +171,19 @@ def unpack_node(row: abi.Node, more: Iterable[Prefix] = ()) -> NodeRow:
         gateways=tuple(
             known_address(bytes(row.gateways[place])) for place in range(row.gateway_count)
         ),
+        health=_servants(row.health),
+        ingress=_servants(row.ingress),
         path_mtu=row.path_mtu,
         local=bool(row.flags & abi.NodeFlag.LOCAL),
         modes=Modes(ipv4=_MODE_NAMES[row.mode_ipv4], ipv6=_MODE_NAMES[row.mode_ipv6]),
         next_hops=tuple(hop for hop in hops if hop is not None),
         ifindex=row.ifindex,
     )
+
+
+def _servants(field: Iterable[abi.Address]) -> tuple[Address, ...]:
+    found = (unpack_address(bytes(address)) for address in field)
+    return tuple(address for address in found if address is not None)
 
 
 def unpack(layout: type[S], data: bytes) -> S:

@@ -138,9 +138,14 @@ class Boundary:
             *(self._underlay_address(address) for address in node.addresses),
             *(self._pod_cidr(prefix) for prefix in node.pod_cidrs),
             *(
-                f"gateway {gateway} is outside the node's PodCIDRs"
-                for gateway in node.gateways
-                if not any(contains(prefix, gateway) for prefix in node.pod_cidrs)
+                f"{what} {address} is outside the node's PodCIDRs"
+                for what, addresses in (
+                    ("gateway", node.gateways),
+                    ("health address", node.health),
+                    ("ingress address", node.ingress),
+                )
+                for address in addresses
+                if not any(contains(prefix, address) for prefix in node.pod_cidrs)
             ),
         ]
         return next(filter(None, reasons), None)

@@ -54,6 +54,8 @@ def node_rows(
             cluster_id=node.cluster_id,
             pod_cidrs=node.pod_cidrs,
             gateways=node.gateways,
+            health=node.health,
+            ingress=node.ingress,
             path_mtu=(path_mtus or {}).get(address, path_mtu),
             local=node.key == own.key,
         )
@@ -75,14 +77,21 @@ def ipcache_rows(
             rows[entry.prefix] = IpcacheRow(identity=entry.identity, node=None)
         elif reached := outer.get(entry.host):
             rows[entry.prefix] = IpcacheRow(identity=entry.identity, node=reached)
-    # Last, so that no entry can pass itself off as a node's gateway.
+    # Last, so that no entry can pass itself off as a node's own address.
     for node in nodes:
         reached = outer_address(own, node)
-        local = node.key == own.key
-        identity = ReservedIdentity.HOST if local else ReservedIdentity.REMOTE_NODE
-        for gateway in node.gateways if reached else ():
-            rows[host_prefix(gateway)] = IpcacheRow(identity=int(identity), node=reached)
+        for address, identity in _own_addresses(node, local=node.key == own.key):
+            if reached:
+                rows[host_prefix(address)] = IpcacheRow(identity=int(identity), node=reached)
     return rows
+
+
+def _own_addresses(node: Node, *, local: bool) -> Iterable[tuple[Address, ReservedIdentity]]:
+    """Those inside its PodCIDRs: Cilium names health and ingress in the node's key alone."""
+    gateway = ReservedIdentity.HOST if local else ReservedIdentity.REMOTE_NODE
+    yield from ((address, gateway) for address in node.gateways)
+    yield from ((address, ReservedIdentity.HEALTH) for address in node.health)
+    yield from ((address, ReservedIdentity.INGRESS) for address in node.ingress)
 
 
 @attrs.frozen(kw_only=True)

@@ -58,6 +58,10 @@ class NodeRow:
     pod_cidrs: tuple[Prefix, ...]
     gateways: tuple[Address, ...] = ()
     """Its own addresses inside its PodCIDRs: the only inner sources allowed with VNI 6."""
+    health: tuple[Address, ...] = ()
+    """The only inner sources allowed with VNI 4; one a family at most."""
+    ingress: tuple[Address, ...] = ()
+    """The same, VNI 8."""
     path_mtu: int = 1500
     """Bytes, outer headers included."""
     local: bool = False

@@ -18,6 +18,10 @@ class Node:
     """Underlay addresses, the preferred one first. Tunnelled packets come from these."""
     gateways: tuple[Address, ...] = ()
     """The node's own addresses inside its PodCIDRs (Cilium: CiliumInternalIP)."""
+    health: tuple[Address, ...] = ()
+    """What its health endpoint answers on, one a family at most. Cilium's nodes have one."""
+    ingress: tuple[Address, ...] = ()
+    """The same of its ingress proxy."""
     pod_cidrs: tuple[Prefix, ...] = ()
     boot_id: str = ""
 

@@ -78,6 +78,10 @@ def encode_node(node: Node) -> bytes:
             IPv4SecondaryAllocCIDRs=more4,
             IPv6AllocCIDR=first6,
             IPv6SecondaryAllocCIDRs=more6,
+            IPv4HealthIP=_of_version(node.health, 4),
+            IPv6HealthIP=_of_version(node.health, 6),
+            IPv4IngressIP=_of_version(node.ingress, 4),
+            IPv6IngressIP=_of_version(node.ingress, 6),
             ClusterID=node.cluster_id,
             BootID=node.boot_id,
         )
@@ -111,6 +115,8 @@ def decode_node(key: str, value: bytes, *, cluster_id: int | None = None) -> Nod
         cluster_id=read.ClusterID,
         addresses=(*_addresses(read, INTERNAL), *_addresses(read, EXTERNAL)),
         gateways=_addresses(read, GATEWAY),
+        health=_present(read.IPv4HealthIP, read.IPv6HealthIP),
+        ingress=_present(read.IPv4IngressIP, read.IPv6IngressIP),
         pod_cidrs=tuple(_prefix(key, b.IP, b.Mask) for b in blocks if b is not None),
         boot_id=read.BootID,
     )
@@ -118,6 +124,14 @@ def decode_node(key: str, value: bytes, *, cluster_id: int | None = None) -> Nod
 
 def _addresses(node: wire.Node, kind: str) -> tuple[Address, ...]:
     return tuple(entry.IP for entry in node.IPAddresses or () if entry.Type == kind)
+
+
+def _present(*addresses: Address | None) -> tuple[Address, ...]:
+    return tuple(address for address in addresses if address is not None)
+
+
+def _of_version(addresses: Iterable[Address], version: int) -> Address | None:
+    return next((address for address in addresses if address.version == version), None)
 
 
 def _cidrs(

@@ -16,13 +16,12 @@ from meshnet.dataplane.artifact import SOURCE
 from meshnet.dataplane.schema import Sizes, schema
 from meshnet.model.dataplane import IpcacheRow, Mode, Modes
 from tests.support.bpf import API, SHOT, WEB, Node, config, endpoint, node
+from tests.support.odd_packets import NATIVE_GRE, ODD
 from tests.support.packets import (
     ETH_ARP,
     ETH_IPV4,
     ETH_VLAN,
-    UDP,
     Packet,
-    Payload,
     extension,
     frame,
     geneve_frame,
@@ -196,9 +195,6 @@ CASES = [
     Case(R.INVALID_SOURCE, "to_tunnel", web(source="192.0.2.1")),
     Case(R.UNSUPPORTED_L3, "from_endpoint", frame(Packet(ETH_VLAN, bytes(46)))),
     Case(R.UNSUPPORTED_L3, "from_underlay", tunnelled(inner=frame(Packet(ETH_ARP, bytes(28))))),
-    Case(
-        R.TRUNCATED, "from_endpoint", frame(ip("10.1.0.10", "10.2.0.10", Payload(UDP, b"\0\x35")))
-    ),
     Case(R.TRUNCATED, "from_endpoint", raw(LONGER_THAN_IT_IS)),
     Case(R.TRUNCATED, "from_underlay", tunnelled(inner=raw(b"\x45\0\0\x14", 16))),
     Case(R.MALFORMED, "from_endpoint", raw(SHORT_HEADER)),
@@ -285,6 +281,7 @@ CASES = [
     Case(R.IDENTITY_HEALTH, "from_underlay", tunnelled(vni=4)),
     Case(R.IDENTITY_INGRESS, "from_underlay", tunnelled(vni=8)),
     Case(R.REMOTE_NODE_SOURCE, "from_underlay", tunnelled(vni=6)),
+    *(Case(*odd) for odd in ODD),
     Case(R.NOT_OURS, "from_underlay", tunnelled(destination="10.1.0.99")),
     Case(R.NOT_OURS, "from_underlay", tunnelled(destination="192.0.2.1")),
     Case(R.NOT_OURS, "from_underlay", native(destination="10.1.0.99"), _accept_native),
@@ -303,6 +300,7 @@ CASES = [
     Case(R.NATIVE_SOURCE, "from_underlay", native("10.9.0.1"), _claim_of_another_cluster),
     Case(R.NATIVE_SOURCE, "from_underlay", native("10.2.0.13"), _claim_of_another_cluster),
     Case(R.EXTENSION_HEADERS, "from_underlay", native_extensions(), _accept_native),
+    Case(R.NESTED_IP, "from_underlay", NATIVE_GRE, _accept_native),
     Case(R.PACKET_TOO_BIG, "from_endpoint", web(size=1473), _send_native),
     Case(R.TTL_EXCEEDED, "from_endpoint", web(ttl=1), _send_native),
     Case(

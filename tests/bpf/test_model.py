@@ -17,11 +17,13 @@ pytestmark = pytest.mark.bpf
 V4 = [
     *("10.1.0.1", "10.1.0.10", "10.1.0.11", "10.1.0.99", "10.2.0.1", "10.2.0.10", "10.2.0.11"),
     *("10.2.0.99", "10.2.5.1", "10.3.0.10", "192.0.2.1", "192.0.2.2", "8.8.8.8", "224.0.0.1"),
+    *("127.0.0.1", "0.0.0.0", "240.0.0.1", "255.255.255.255"),
 ]
 V6 = [
     *("fd00:10:1::1", "fd00:10:1::10", "fd00:10:1::11", "fd00:10:1::99", "fd00:10:2::1"),
     *("fd00:10:2::10", "fd00:10:2::11", "fd00:10:2::99", "fd00:10:3::10", "2001:db8::1"),
     *("2001:db8::2", "fe80::1", "ff02::1", "2606:4700::1111"),
+    *("::", "::1"),
 ]
 VNIS = [*range(10), 255, 256, WEB, API, 2 << 16 | 255, 2 << 16 | 256, 3 << 16 | 400, 0xFFFFFF]
 OUTER = ["192.0.2.1", "192.0.2.2", "192.0.2.99"]
@@ -65,7 +67,7 @@ def test_what_endpoints_send(east: Node, addresses: list[str]) -> None:
     assert east.dataplane.seen_identities() == memory.seen_identities()
 
 
-@pytest.mark.parametrize("addresses", [V4[:10], V6[:9]], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("addresses", [V4[:10] + V4[14:], V6[:9] + V6[14:]], ids=["IPv4", "IPv6"])
 def test_what_other_nodes_tunnel_to_us(east: Node, addresses: list[str]) -> None:
     memory = twin(east)
     for outer, vni, source in product(OUTER, VNIS, addresses):

@@ -155,4 +155,4 @@ def test_one_that_ends_early_is_refused(east: Node) -> None:
     short = frame(ip("fd00:10:1::10", "ff02::1:ff00:1", Payload(ICMPV6, bytes([135, 0, 0, 0]))))
 
     assert east.from_web(short).verdict == SHOT
-    assert east.drops() == {"TRUNCATED egress": 1}
+    assert east.drops() == {"L4_TRUNCATED egress": 1}

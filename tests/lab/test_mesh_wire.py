@@ -92,6 +92,11 @@ def forgeries(ours: dict[str, Workload]) -> list[tuple[str, str, int, str, str]]
         ("SOURCE_NOT_OF_NODE", east, web.identity, api.ipv4, cache.ipv4),
         ("SOURCE_NOT_OF_NODE", east, web.identity, db.ipv4, cache.ipv4),
         ("SOURCE_NOT_OF_NODE", east, web.identity, api.ipv6, cache.ipv6),
+        ("IDENTITY_HEALTH", east, 4, web.ipv4, cache.ipv4),
+        ("IDENTITY_INGRESS", east, 8, web.ipv6, cache.ipv6),
+        ("MARTIAN_SOURCE", east, web.identity, "127.0.0.1", cache.ipv4),
+        ("MARTIAN_SOURCE", east, web.identity, "ff02::1", cache.ipv6),
+        ("MARTIAN_DESTINATION", east, web.identity, web.ipv4, "127.0.0.1"),
         ("NOT_OURS", east, web.identity, web.ipv4, db.ipv4),
     ]
 

@@ -106,6 +106,8 @@ def node(address: str, cluster: int, **changes: Any) -> NodeRow:
             ip_network(f"fd00:10:{cluster}::/112"),
         ),
         "gateways": (ip_address(f"10.{cluster}.0.1"), ip_address(f"fd00:10:{cluster}::1")),
+        "health": (ip_address(f"10.{cluster}.0.2"),),
+        "ingress": (ip_address(f"10.{cluster}.0.3"), ip_address(f"fd00:10:{cluster}::3")),
     }
     return NodeRow(**{**values, **changes})
 

@@ -14,7 +14,12 @@ import attrs
 
 ETH_IPV4, ETH_IPV6, ETH_ARP, ETH_VLAN = 0x0800, 0x86DD, 0x0806, 0x8100
 TCP, UDP, ICMP, ICMPV6, FRAGMENT, DSTOPTS = 6, 17, 1, 58, 44, 60
+ROUTING, HOPOPTS, IPIP, SIT, GRE = 43, 0, 4, 41, 47
 VXLAN_PORT, GENEVE_PORT = 8472, 6081
+LOOSE_ROUTE = bytes([131, 7, 4, 192, 0, 2, 9, 0])
+RECORD_ROUTE = bytes([7, 7, 4, 0, 0, 0, 0, 0])
+ROUTER_ALERT = bytes([148, 4, 0, 0])
+"""IPv4 options (RFC 791, RFC 2113)."""
 
 
 @attrs.frozen
@@ -49,12 +54,17 @@ def icmpv6_checksum(packet: Read) -> int:
     return checksum(pseudo + packet.payload)
 
 
-def udp(source: int, destination: int, data: bytes = b"hello") -> Payload:
-    return Payload(UDP, struct.pack("!HHHH", source, destination, 8 + len(data), 0) + data)
+def udp(
+    source: int, destination: int, data: bytes = b"hello", *, length: int | None = None
+) -> Payload:
+    """`length`: what the header says, when it is to lie."""
+    told = 8 + len(data) if length is None else length
+    return Payload(UDP, struct.pack("!HHHH", source, destination, told, 0) + data)
 
 
-def tcp(source: int, destination: int, data: bytes = b"") -> Payload:
-    header = struct.pack("!HHIIBBHHH", source, destination, 1, 0, 5 << 4, 0x02, 1024, 0, 0)
+def tcp(source: int, destination: int, data: bytes = b"", *, words: int = 5) -> Payload:
+    """`words`: of its header, as the header says."""
+    header = struct.pack("!HHIIBBHHH", source, destination, 1, 0, words << 4, 0x02, 1024, 0, 0)
     return Payload(TCP, header + data)
 
 

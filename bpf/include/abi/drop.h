@@ -40,6 +40,15 @@ enum drop_reason {
 	DROP_GENEVE_OPTION = 45, /* a Geneve option that must be understood, and is not */
 	DROP_NATIVE_REFUSED = 46, /* a mesh address outside of a tunnel, where routing is tunnel */
 	DROP_NATIVE_SOURCE = 47, /* outside of a tunnel, from an address no other node has */
+	DROP_L4_TRUNCATED = 50, /* it ends before its TCP, UDP or ICMP header does */
+	DROP_L4_MALFORMED = 51, /* TCP's header length or UDP's length cannot be right */
+	DROP_SOURCE_ROUTE = 52, /* it wants a way of its own: IPv4 option, IPv6 routing header */
+	DROP_IPV4_OPTION = 53, /* an IPv4 option other than padding and router alert */
+	DROP_BAD_FRAGMENT = 54, /* too long when whole, uneven, or on top of a TCP header */
+	DROP_MARTIAN_SOURCE = 55, /* a source that no sender can have: group, loopback, none */
+	DROP_MARTIAN_DESTINATION = 56, /* a destination that never is on a wire: loopback, none */
+	DROP_NESTED_IP = 57, /* IP in IP or GRE to a node of the mesh */
+	DROP_OUTER_LENGTH = 58, /* outer lengths contradict each other or the inner packet's */
 };
 
 enum direction {

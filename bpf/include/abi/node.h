@@ -10,6 +10,7 @@
 enum node_limit {
 	NODE_POD_CIDRS = 4,	/* inline; more set NODE_MORE_POD_CIDRS */
 	NODE_GATEWAYS = 4,
+	NODE_SERVANTS = 2,	/* one a family */
 };
 
 enum node_flag {
@@ -41,5 +42,7 @@ struct node {
 	__u32 ifindex;			/* it is reached by this interface; 0: the underlay */
 	__u16 mode_ipv4;		/* enum node_mode: of the IPv4 packets of endpoints */
 	__u16 mode_ipv6;
+	struct address health[2];	/* the only inner sources with IDENTITY_HEALTH; or zero */
+	struct address ingress[2];	/* the same, IDENTITY_INGRESS */
 };
-_Static_assert(sizeof(struct node) == 272, "node is ABI");
+_Static_assert(sizeof(struct node) == 336, "node is ABI");

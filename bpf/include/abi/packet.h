@@ -41,6 +41,7 @@ struct packet {
 	__u32 policy_epoch;		/* STAGE_DELIVER_LOCAL: the receiver's */
 	__u8 tcp_flags;			/* enum tcp_flag; 0: not TCP */
 	__u8 icmp_type;
-	__u8 reserved[6];
+	__u8 reserved[2];
+	__u32 end;		/* of the IP packet, from the Ethernet header: padding follows */
 };
 _Static_assert(sizeof(struct packet) == 128, "packet is ABI");

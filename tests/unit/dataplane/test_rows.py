@@ -68,6 +68,8 @@ def test_a_key_of_all_of_ipv4_begins_after_the_mapping() -> None:
         cluster_id=st.integers(1, 255),
         pod_cidrs=st.lists(prefixes(), max_size=4, unique=True).map(tuple),
         gateways=st.lists(addresses, max_size=4).map(tuple),
+        health=st.lists(addresses, max_size=2).map(tuple),
+        ingress=st.lists(addresses, max_size=2).map(tuple),
         path_mtu=st.integers(1280, 9000),
         local=st.booleans(),
     )

@@ -81,7 +81,12 @@ def test_both_families_of_a_remotes_addresses_are_believed(address: str) -> None
         ({"addresses": (ip_address("ff02::1"),)}, "not a unicast address of an underlay"),
         ({"pod_cidrs": (ip_network("10.1.0.0/24"),)}, "outside the PodCIDRs of west"),
         ({"pod_cidrs": (ip_network("10.0.0.0/8"),)}, "outside the PodCIDRs of west"),
-        ({"gateways": (ip_address("10.2.9.1"),)}, "outside the node's PodCIDRs"),
+        (
+            {"gateways": (ip_address("10.2.9.1"),)},
+            "gateway 10.2.9.1 is outside the node's PodCIDRs",
+        ),
+        ({"health": (ip_address("10.2.9.2"),)}, "health address 10.2.9.2 is outside the node's"),
+        ({"ingress": (ip_address("10.1.0.3"),)}, "ingress address 10.1.0.3 is outside the node's"),
     ],
 )
 def test_a_node_that_reaches_beyond_its_cluster_is_refused(

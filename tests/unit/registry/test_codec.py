@@ -71,10 +71,14 @@ def test_a_node_of_both_families_and_several_blocks_comes_back_whole() -> None:
         cluster_id=1,
         addresses=(parse_address("192.0.2.1"), parse_address("2001:db8::1")),
         gateways=(parse_address("10.1.0.1"), parse_address("fd00:10:1::1")),
+        health=(parse_address("10.1.0.2"), parse_address("fd00:10:1::2")),
+        ingress=(parse_address("fd00:10:1::3"),),
         pod_cidrs=tuple(parse_prefix(cidr) for cidr in cidrs),
     )
     value = codec.encode_node(node)
     assert codec.decode_node(NODE_KEY, value) == node
+    assert json.loads(value)["IPv6HealthIP"] == "fd00:10:1::2"
+    assert json.loads(value)["IPv4IngressIP"] == ""
     assert json.loads(value)["IPv6AllocCIDR"]["Mask"] == "//////////////////8AAA=="
 
 
