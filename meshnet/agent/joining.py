@@ -12,6 +12,9 @@ from meshnet.enrolment.tokens import Tokens
 from meshnet.errors import Refused, UsageError
 from meshnet.kvstore.api import KV
 from meshnet.mesh import join as mesh_join
+from meshnet.mesh import peering
+from meshnet.model.addressing import Prefix
+from meshnet.model.remote import EtcdConfig
 from meshnet.model.token import TokenKind
 from meshnet.pki.certificate import Authority, Certificate
 from meshnet.pki.store import PkiStore
@@ -73,6 +76,20 @@ class Joining:
             token, kv=self._kv, cluster=self._local.cluster, pki=self._pki, plan=plan
         )
         return attrs.asdict(report)
+
+    async def add(
+        self, cluster: str, config: EtcdConfig, pod_cidrs: tuple[Prefix, ...]
+    ) -> dict[str, Any]:
+        added = await peering.add(
+            cluster, config, pod_cidrs, kv=self._kv, cluster=self._local.cluster, pki=self._pki
+        )
+        return attrs.asdict(added)
+
+    async def access(self, cluster: str) -> dict[str, Any]:
+        given = await peering.access(
+            cluster, kv=self._kv, cluster=self._local.cluster, pki=self._pki
+        )
+        return {"cluster": self._local.cluster.name, **attrs.asdict(given)}
 
     async def leave(self, cluster: str) -> None:
         await mesh_join.leave(cluster, kv=self._kv)

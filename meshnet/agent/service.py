@@ -37,6 +37,7 @@ from meshnet.kvstore.etcd import EtcdKV
 from meshnet.logic.admission import MAX_BYTES
 from meshnet.mesh.leader import MeshLeader
 from meshnet.mesh.leadership import Leadership
+from meshnet.mesh.peering import open_etcd
 from meshnet.model.node import Node
 from meshnet.model.remote import Remote
 from meshnet.pki.store import PkiStore
@@ -165,6 +166,8 @@ class _Agent:
 
     def _open_remote(self, remote: Remote) -> EtcdKV:
         """A remote's exported state, through whichever of its gateways answers."""
+        if remote.access is not None:  # a Cilium cluster
+            return open_etcd(remote.name, remote.gateways, remote.access)
         tls = start.mirror_tls(self._pki, remote.mesh_ca)
         where = gateways(remote, self.view.nodes_of(remote.name))
         server = f"gateway of cluster {remote.name}"

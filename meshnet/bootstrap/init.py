@@ -31,7 +31,7 @@ from meshnet.model.cluster import ENROLMENT_PORT, ETCD_PORT, Cluster
 from meshnet.model.kernel import Underlay
 from meshnet.netlink.rtnl import Rtnl
 from meshnet.pki.ca import Signer
-from meshnet.pki.certificate import Authority, Profile, Subject
+from meshnet.pki.certificate import OF_NODES, Authority, Profile, Subject
 from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
 
@@ -119,7 +119,7 @@ async def _etcd(
     store = PkiStore(paths.pki)
     signer = Signer.create(wanted.cluster.name)
     signer.save(store)
-    for profile in Profile:
+    for profile in OF_NODES:
         names = Subject.of(profile, wanted.cluster.name, wanted.node, underlay.addresses)
         signer.enrol(store, names)
     store.save_signers((host_port(underlay.addresses[0], ENROLMENT_PORT),))

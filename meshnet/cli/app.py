@@ -21,6 +21,7 @@ from meshnet.cli import (
     maps,
     mesh,
     node,
+    peering,
     run,
     status,
 )
@@ -36,6 +37,7 @@ app = typer.Typer(
 
 status.register(app)
 app.add_typer(cluster.app, name="cluster")
+peering.register(mesh.app)
 app.add_typer(mesh.app, name="mesh")
 app.add_typer(node.app, name="node")
 app.add_typer(endpoint.app, name="endpoint")

@@ -12,7 +12,7 @@ from meshnet.model import names
 from meshnet.model.addressing import Prefix, contains, overlaps
 from meshnet.model.cluster import Cluster
 from meshnet.model.node import Node
-from meshnet.model.remote import Remote, RemoteState
+from meshnet.model.remote import Remote, RemoteKind, RemoteState
 from meshnet.pki.certificate import Certificate
 from meshnet.pki.verify import verify_ca
 
@@ -61,6 +61,27 @@ def recognise(ours: Neighbourhood, candidate: MeshMember) -> tuple[Check, ...]:
         _check("id", _id_faults(ours, candidate), f"{candidate.id} is free"),
         _check("ca", _ca_faults(ours, candidate), "its mesh CA is its own"),
     )
+
+
+def compare(
+    ours: Neighbourhood, name: str, number: int | None, pod_cidrs: tuple[Prefix, ...]
+) -> tuple[Check, ...]:
+    """The checks of a cluster that has no mesh CA and no gateway: one of Cilium. `number`: None
+    before anybody asked for its id."""
+    known = next((remote.id for remote in ours.remotes if remote.name == name), 0)
+    candidate = MeshMember(
+        name=name, id=number or known, mesh_ca="", pod_cidrs=pod_cidrs, gateways=()
+    )
+    checks = [
+        _check("name", _name_faults(ours, candidate), f"{name!r} is free"),
+        _check("pinned", _pin_faults(ours, candidate), "nothing pinned changes"),
+        _check(
+            "pod-cidr", _pod_cidr_faults(ours, candidate), f"{_spoken(pod_cidrs)} overlaps nothing"
+        ),
+    ]
+    if number is not None:
+        checks.append(_check("id", _id_faults(ours, candidate), f"{number} is free"))
+    return tuple(checks)
 
 
 def _check(name: str, faults: Iterator[str], fine: str) -> Check:
@@ -121,6 +142,7 @@ def _ca_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[str]:
     known += [
         (remote.name, Certificate.parse(remote.mesh_ca.encode()))
         for remote in ours.others(candidate.name)
+        if remote.kind is RemoteKind.MESHNET
     ]
     for name, ca in known:
         # By subject, not by key: TLS finds a CA by its subject, so a namesake of another

@@ -13,7 +13,7 @@ import attrs
 import structlog
 
 from meshnet.errors import PermissionRefused, Refused
-from meshnet.model.remote import Remote
+from meshnet.model.remote import Remote, RemoteKind
 from meshnet.pki.certificate import Certificate, Profile, Usage, parse_uri
 from meshnet.pki.verify import verify_ca, verify_peer
 
@@ -30,14 +30,15 @@ class Caller:
 class Callers:
     """The remotes as the gateway knows them. `replace` may come at any time.
 
-    Certificates of Cilium peers (kind `cilium`) will be signed by our own mesh CA under a
-    URI of their own; until then such a remote cannot call.
+    A meshnet cluster presents its mirror's certificate, signed by its own mesh CA. A Cilium
+    cluster has one of ours, `meshnet://<us>/peer/<it>`, of the key that it was given last.
     """
 
     def __init__(self, cluster: str, mesh_ca: Certificate) -> None:
         self._cluster = cluster
         self._mesh_ca = mesh_ca
         self._authorities: dict[str, Certificate] = {}
+        self._peer_keys: dict[str, str] = {}
         self._log = structlog.get_logger(component="gateway")
         self.bundle = mesh_ca.pem
         """PEM of every CA that TLS shall let in. Never empty: an empty one lets in nobody
@@ -46,17 +47,18 @@ class Callers:
     def replace(self, remotes: Iterable[Remote]) -> frozenset[str]:
         """Take over the remotes; answers the clusters whose right to call ended or changed."""
         authorities: dict[str, Certificate] = {}
+        peer_keys: dict[str, str] = {}
         for remote in remotes:
+            if remote.kind is RemoteKind.CILIUM:
+                peer_keys[remote.name] = remote.peer_key
+                continue
             try:
                 authorities[remote.name] = verify_ca(remote.mesh_ca.encode())
             except Refused as error:
                 self._log.error("remote left out", remote=remote.name, error=str(error))
-        gone = frozenset(
-            name
-            for name, before in self._authorities.items()
-            if name not in authorities or authorities[name].fingerprint != before.fingerprint
-        )
-        self._authorities = authorities
+        before, now = self._rights(), _rights(authorities, peer_keys)
+        gone = frozenset(name for name in before if before[name] != now.get(name))
+        self._authorities, self._peer_keys = authorities, peer_keys
         self.bundle = b"".join(ca.pem for ca in (self._mesh_ca, *authorities.values()))
         return gone
 
@@ -70,23 +72,50 @@ class Callers:
         if certificate_pem is None:
             raise PermissionRefused("no client certificate: the gateway wants a mirror's")
         certificate = Certificate.parse(certificate_pem)
-        cluster = _mirror_of(certificate)
+        cluster, profile = _claim_of(certificate)
+        if profile is Profile.PEER:
+            return self._admit_peer(certificate, cluster, now)
         authority = self._authorities.get(cluster)
         if authority is None:
-            raise PermissionRefused(
-                f"cluster {cluster!r} is not in the mesh of cluster {self._cluster!r}"
-            )
+            raise self._stranger(cluster)
         verify_peer(certificate, authority, Usage.CLIENT, now=now)
         return Caller(cluster, certificate.not_after)
 
+    def _admit_peer(self, certificate: Certificate, issuer: str, now: datetime | None) -> Caller:
+        """A certificate that we issued to a cluster which has no mesh CA."""
+        cluster = certificate.uris[0].rpartition("/")[2]
+        if issuer != self._cluster or cluster not in self._peer_keys:
+            raise self._stranger(cluster)
+        verify_peer(certificate, self._mesh_ca, Usage.CLIENT, now=now)
+        if certificate.key_fingerprint != self._peer_keys[cluster]:
+            raise PermissionRefused(
+                f"certificate of cluster {cluster!r} was replaced: `meshnet mesh access {cluster}` "
+                "made a newer one"
+            )
+        return Caller(cluster, certificate.not_after)
 
-def _mirror_of(certificate: Certificate) -> str:
-    """The cluster whose mirror the certificate says it is, exactly one."""
+    def _stranger(self, cluster: str) -> PermissionRefused:
+        return PermissionRefused(
+            f"cluster {cluster!r} is not in the mesh of cluster {self._cluster!r}"
+        )
+
+    def _rights(self) -> dict[str, str]:
+        return _rights(self._authorities, self._peer_keys)
+
+
+def _rights(authorities: dict[str, Certificate], peer_keys: dict[str, str]) -> dict[str, str]:
+    """Cluster -> by what it may call."""
+    return {name: authority.fingerprint for name, authority in authorities.items()} | peer_keys
+
+
+def _claim_of(certificate: Certificate) -> tuple[str, Profile]:
+    """The cluster in the certificate's one URI, and whether it is a mirror's or a peer's."""
     try:
         (uri,) = certificate.uris
         cluster, profile = parse_uri(uri)
     except (ValueError, Refused) as error:
         raise PermissionRefused(f"client certificate names {certificate.uris}") from error
-    if profile is not Profile.MIRROR or uri != f"meshnet://{cluster}/mirror":
+    mirror = profile is Profile.MIRROR and uri == f"meshnet://{cluster}/mirror"
+    if not mirror and profile is not Profile.PEER:
         raise PermissionRefused(f"client certificate is for {uri}, not for a mirror")
-    return cluster
+    return cluster, profile

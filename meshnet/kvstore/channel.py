@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class ClientTls:
     ca: bytes | Path
     cert: bytes | Path
     key: bytes | Path
+    names: Mapping[str, str] = attrs.field(factory=dict)
+    """Endpoint -> the name its certificate must have; else that is its host."""
 
     def credentials(self) -> Any:
         """Raises ConfigError for a file that cannot be read."""
@@ -180,7 +182,9 @@ class Connections:
             return Connection(endpoint, grpc.aio.insecure_channel(endpoint, OPTIONS))
         self._stamp = self._tls.stamp()
         credentials = self._tls.credentials()
-        return Connection(endpoint, grpc.aio.secure_channel(endpoint, credentials, OPTIONS))
+        name = self._tls.names.get(endpoint)
+        options = (*OPTIONS, ("grpc.ssl_target_name_override", name)) if name else OPTIONS
+        return Connection(endpoint, grpc.aio.secure_channel(endpoint, credentials, options))
 
     def _renewed(self) -> bool:
         now = time.monotonic()

@@ -17,6 +17,36 @@ class RemoteState(enum.StrEnum):
     COMMITTED = "committed"
 
 
+class RemoteKind(enum.StrEnum):
+    MESHNET = "meshnet"
+    CILIUM = "cilium"
+    """Read through its clustermesh-apiserver, by credentials that it gave us."""
+
+
+@attrs.frozen(kw_only=True)
+class EtcdAccess:
+    """How a cluster's own etcd is read, where no gateway of ours stands before it.
+
+    PEM throughout. It lies in our etcd, for whichever node leads: inside a cluster nodes
+    trust each other, and no gateway exports it.
+    """
+
+    ca: str
+    cert: str
+    key: str = attrs.field(repr=False)
+    names: dict[str, str] = attrs.field(factory=dict)
+    """Endpoint -> the name its certificate has, where that is not its address."""
+
+
+@attrs.frozen(kw_only=True)
+class EtcdConfig:
+    """Where a cluster's etcd is and how it is read."""
+
+    endpoints: tuple[str, ...]
+    """`host:port`."""
+    access: EtcdAccess
+
+
 @attrs.frozen(kw_only=True)
 class Remote:
     """`meshnet/v1/remotes/<cluster>`: pinned at join, never widened by the remote itself."""
@@ -24,13 +54,16 @@ class Remote:
     name: str
     id: int
     mesh_ca: str
-    """PEM. The gateway verifies this cluster's certificates against exactly this CA."""
+    """PEM. The gateway verifies this cluster's certificates against exactly this CA. Empty for
+    a Cilium cluster, which has certificates of ours: see `peer_key`."""
     pod_cidrs: tuple[Prefix, ...]
     gateways: tuple[str, ...]
-    """`host:port` of its gateways."""
+    """`host:port` of its gateways, or of its clustermesh-apiserver."""
     state: RemoteState = RemoteState.PENDING
-    kind: str = "meshnet"
-    """`meshnet`, or `cilium` for a clustermesh-apiserver."""
+    kind: RemoteKind = RemoteKind.MESHNET
+    access: EtcdAccess | None = None
+    peer_key: str = ""
+    """Fingerprint of the key that `mesh access` made last: with it a Cilium cluster reads us."""
 
 
 @attrs.frozen

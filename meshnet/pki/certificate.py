@@ -60,6 +60,8 @@ class Profile(enum.StrEnum):
     GATEWAY = "gateway"
     MIRROR = "mirror"
     ENROLMENT = "enrolment"
+    PEER = "peer"
+    """Of a Cilium cluster that reads us: issued by us, held by no node of ours."""
 
     @property
     def authority(self) -> Authority:
@@ -71,10 +73,14 @@ class Profile(enum.StrEnum):
         match self:
             case Profile.NODE | Profile.ETCD:
                 return (Usage.CLIENT, Usage.SERVER)
-            case Profile.MIRROR:
+            case Profile.MIRROR | Profile.PEER:
                 return (Usage.CLIENT,)
             case Profile.GATEWAY | Profile.ENROLMENT:
                 return (Usage.SERVER,)
+
+
+OF_NODES = tuple(profile for profile in Profile if profile is not Profile.PEER)
+"""What a node may hold, each under the name of its profile."""
 
 
 @attrs.frozen(kw_only=True)

@@ -37,6 +37,8 @@ class FakeAgent:
         self.remotes = [remote()]
         self.tokens: dict[str, dict[str, Json]] = {}
         self.left: list[str] = []
+        self.peers: list[Json] = []
+        """What `mesh add` asked for."""
         self.drops: list[dict[str, Json]] = []
         self.manifests: dict[tuple[str, str, str], Json] = {}
         self.broken = False
@@ -195,6 +197,19 @@ class FakeAgent:
 
     def post_mesh_leave(self, body: Json) -> Json:
         self.remotes = [each for each in self.remotes if each["name"] != body["cluster"]]
+
+    def post_mesh_peers(self, body: Json) -> Json:
+        self.peers.append(body)
+        checks = [{"check": "name", "ok": True, "detail": "'cil' is free"}]
+        return {"cluster": body["cluster"], "id": 7, "checks": checks}
+
+    def post_mesh_access(self, body: Json) -> Json:
+        if body["cluster"] != "cil":
+            raise NotFound(
+                f"cluster {body['cluster']} is not in the mesh: mesh add {body['cluster']}"
+            )
+        access = {"ca": "CA", "cert": "CERT", "key": "KEY", "names": {}}
+        return {"cluster": "east", "endpoints": ["192.0.2.1:4243"], "access": access}
 
     def post_leave(self, body: Json) -> Json:
         self.left.append("force" if body["force"] else "drained")

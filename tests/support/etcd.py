@@ -53,12 +53,22 @@ class Pki:
         return cls(directory, authority)
 
     def issue(
-        self, name: str, profile: Profile, *, lifetime_s: int = 3600, address: str = "127.0.0.1"
+        self,
+        name: str,
+        profile: Profile,
+        *,
+        lifetime_s: int = 3600,
+        address: str = "127.0.0.1",
+        dns_names: tuple[str, ...] = (),
     ) -> ClientTls:
         """A new key and certificate as `<name>.key` and `<name>.crt`, replaced if there."""
         key = generate_key()
         subject = Subject(
-            profile=profile, cluster="test", node=name, addresses=(parse_address(address),)
+            profile=profile,
+            cluster="test",
+            node=name,
+            addresses=(parse_address(address),),
+            dns_names=dns_names,
         )
         certificate = self.authority.sign(
             SigningRequest.parse(make_csr(key, name)),

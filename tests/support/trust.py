@@ -15,7 +15,7 @@ from meshnet.model.addressing import parse_address, parse_prefix
 from meshnet.model.cluster import Cluster
 from meshnet.model.remote import Remote, RemoteState
 from meshnet.pki.ca import Signer
-from meshnet.pki.certificate import LIFETIME, Authority, Profile, Subject, enrolment_name
+from meshnet.pki.certificate import LIFETIME, OF_NODES, Authority, Profile, Subject, enrolment_name
 from meshnet.pki.store import PkiStore
 
 LOOPBACK = parse_address("127.0.0.1")
@@ -38,7 +38,7 @@ class TrustedCluster:
             PkiStore(directory / name / "pki"),
         )
         made.signer.save(made.pki)
-        for profile in Profile:
+        for profile in OF_NODES:
             made.enrol(profile)
         return made
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from meshnet.agent import views
 from meshnet.agent.api.manifest_routes import manifest_routes
+from meshnet.agent.api.peering import peering_routes
 from meshnet.agent.api.server import Request, Route
 from meshnet.agent.context import Context
 from meshnet.agent.departure import Departure
@@ -22,6 +23,7 @@ def routes(context: Context, joining: Joining, departure: Departure) -> list[Rou
         *_endpoints(context),
         *_membership(joining, departure),
         *manifest_routes(context.manifests),
+        *peering_routes(joining),
     ]
 
 

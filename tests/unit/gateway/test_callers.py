@@ -10,7 +10,7 @@ import pytest
 from meshnet.errors import PermissionRefused
 from meshnet.gateway.callers import Callers
 from meshnet.model.addressing import parse_prefix
-from meshnet.model.remote import Remote
+from meshnet.model.remote import EtcdAccess, Remote, RemoteKind
 from meshnet.pki.ca import Signer
 from meshnet.pki.certificate import Certificate, Profile, Subject, generate_key, make_csr
 
@@ -129,3 +129,55 @@ def test_bundle_is_never_empty() -> None:
     callers = Callers("east", EAST.mesh.certificate)
 
     assert Certificate.parse(callers.bundle).fingerprint == EAST.mesh.certificate.fingerprint
+
+
+PEER_KEY, OLD_KEY = generate_key(), generate_key()
+
+
+def peer(key: bytes, *, signer: Signer = EAST, cluster: str = "east", name: str = "cil") -> bytes:
+    """A certificate as `mesh access NAME` makes it."""
+    subject = Subject(profile=Profile.PEER, cluster=cluster, node=name)
+    return signer.sign(make_csr(key, name), subject).pem
+
+
+@pytest.fixture
+def with_cilium(callers: Callers) -> Callers:
+    key = Certificate.parse(peer(PEER_KEY)).key_fingerprint
+    access = EtcdAccess(ca="", cert="", key="")
+    cil = attrs.evolve(
+        remote("cil", 7, EAST), mesh_ca="", kind=RemoteKind.CILIUM, access=access, peer_key=key
+    )
+    callers.replace([remote("west", 2, WEST), cil])
+    return callers
+
+
+def test_a_cilium_cluster_is_known_by_the_key_it_was_given_last(with_cilium: Callers) -> None:
+    assert with_cilium.admit(peer(PEER_KEY)).cluster == "cil"
+    assert with_cilium.admit(leaf(WEST, "west")).cluster == "west"
+    assert "`meshnet mesh access cil` made a newer one" in refusal(with_cilium, peer(OLD_KEY))
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [
+        peer(PEER_KEY, signer=WEST),
+        peer(PEER_KEY, signer=WEST, cluster="west"),
+        peer(PEER_KEY, name="west"),
+        peer(PEER_KEY, name="nobody"),
+        leaf(EAST, "east", Profile.GATEWAY),
+    ],
+    ids=["another CA", "a peer of another", "a meshnet cluster", "nobody", "a gateway of ours"],
+)
+def test_no_other_certificate_is_a_cilium_clusters(
+    certificate: bytes, with_cilium: Callers
+) -> None:
+    refusal(with_cilium, certificate)
+
+
+def test_a_cilium_cluster_that_was_given_nothing_or_left_cannot_call(with_cilium: Callers) -> None:
+    access = EtcdAccess(ca="", cert="", key="")
+    cil = attrs.evolve(remote("cil", 7, EAST), mesh_ca="", kind=RemoteKind.CILIUM, access=access)
+    assert with_cilium.replace([cil]) == {"cil", "west"}, "their streams are cut"
+    refusal(with_cilium, peer(PEER_KEY))
+    with_cilium.replace([])
+    assert "is not in the mesh" in refusal(with_cilium, peer(PEER_KEY))
