@@ -1,0 +1,170 @@
+"""What a class of remotes may do, as rows of one longest-prefix map.
+
+Rules of a class are resolved here once: deny wins over allow, whatever else they say. The
+rows of a class never overlap but by "everything else", so the kernel's one lookup is right.
+Which rule is named follows Cilium's precedence (bpf/lib/policy.h): deny, then the longer
+port prefix, then a rule with a peer over one for anybody.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Iterator
+
+import attrs
+
+from meshnet.model.policy import LAST_PORT, PortRange
+
+ANY_PROTOCOL_BITS = 32
+"""Length of a key that says the class alone; 8 more with a protocol, 16 more with a port."""
+PROTOCOL_BITS = 40
+PORT_BITS = 56
+
+
+class Verdict(enum.IntEnum):
+    DENY = 0
+    ALLOW = 1
+    AUDIT = 2
+    """Passes, and is reported as what would have been denied."""
+
+
+@attrs.frozen
+class Entry:
+    """A rule as it applies to one class of remotes: named ports are numbers now."""
+
+    rule: int
+    """Its number in events; 0 is "no rule"."""
+    ports: tuple[PortRange, ...] | None
+    deny: bool = False
+    audit: bool = False
+    specific: bool = False
+    """It names peers."""
+
+
+@attrs.frozen
+class Defaults:
+    """What happens where no rule of a direction says anything."""
+
+    deny: bool = False
+    """A policy in force wants default deny."""
+    audit_deny: bool = False
+    """A policy in audit mode does."""
+
+
+@attrs.frozen(order=True)
+class PortRow:
+    """One row: the first `length` bits of (class, protocol, port) decide."""
+
+    length: int
+    protocol: int
+    port: int
+    verdict: Verdict
+    rule: int
+
+
+@attrs.frozen
+class Ruling:
+    verdict: Verdict
+    rule: int = 0
+
+
+def decide(applicable: Collection[Entry], defaults: Defaults) -> Ruling:
+    """The verdict for one protocol and port, of the entries that cover it.
+
+    A policy in audit mode changes nothing of what passes: what the others let through and
+    all together would not is AUDIT.
+    """
+    enforced = _decide([e for e in applicable if not e.audit], deny=defaults.deny)
+    if enforced.verdict is Verdict.DENY:
+        return enforced
+    full = _decide(applicable, deny=defaults.deny or defaults.audit_deny)
+    return Ruling(Verdict.AUDIT, full.rule) if full.verdict is Verdict.DENY else full
+
+
+def _decide(entries: Collection[Entry], *, deny: bool) -> Ruling:
+    denying = [entry for entry in entries if entry.deny]
+    if denying:
+        return Ruling(Verdict.DENY, _named(denying))
+    if entries:
+        return Ruling(Verdict.ALLOW, _named(entries))
+    return Ruling(Verdict.DENY if deny else Verdict.ALLOW)
+
+
+def _named(entries: Collection[Entry]) -> int:
+    return min(entries, key=lambda e: (_width(e), not e.specific, e.rule)).rule
+
+
+def _width(entry: Entry) -> int:
+    if entry.ports is None:
+        return LAST_PORT + 2
+    return min(port.last - port.first for port in entry.ports) if entry.ports else 0
+
+
+def port_rows(entries: Collection[Entry], defaults: Defaults) -> tuple[PortRow, ...]:
+    """Every row of a class. No row at all means: all is denied by default."""
+    everywhere = decide([entry for entry in entries if entry.ports is None], defaults)
+    rows = []
+    if everywhere != Ruling(Verdict.DENY):
+        rows.append(PortRow(ANY_PROTOCOL_BITS, 0, 0, everywhere.verdict, everywhere.rule))
+    protocols = {port.protocol for entry in entries for port in entry.ports or ()}
+    for protocol in sorted(protocols):
+        for first, last, ruling in _segments(entries, protocol, defaults):
+            if ruling == everywhere:
+                continue
+            for port, bits in prefixes(first, last):
+                length = PROTOCOL_BITS + (8 + bits if bits else 0)
+                rows.append(PortRow(length, protocol, port, ruling.verdict, ruling.rule))
+    return tuple(sorted(rows))
+
+
+def _segments(
+    entries: Collection[Entry], protocol: int, defaults: Defaults
+) -> Iterator[tuple[int, int, Ruling]]:
+    """The ports of a protocol in stretches that are ruled alike, neighbours merged."""
+    ranges = [p for e in entries for p in e.ports or () if p.protocol == protocol]
+    starts = sorted(
+        {0, *(p.first for p in ranges), *(p.last + 1 for p in ranges)} - {LAST_PORT + 1}
+    )
+    open_first, open_ruling = 0, None
+    for start in starts:
+        ruling = decide([e for e in entries if covers(e, protocol, start)], defaults)
+        if open_ruling is None:
+            open_ruling = ruling
+        elif ruling != open_ruling:
+            yield open_first, start - 1, open_ruling
+            open_first, open_ruling = start, ruling
+    if open_ruling is not None:
+        yield open_first, LAST_PORT, open_ruling
+
+
+def covers(entry: Entry, protocol: int, port: int) -> bool:
+    if entry.ports is None:
+        return True
+    return any(p.protocol == protocol and p.first <= port <= p.last for p in entry.ports)
+
+
+def prefixes(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """A range of ports as (port, bits) blocks, as few as can be: 80 to 83 is (80, 14)."""
+    while first <= last:
+        size = 1
+        while first % (size * 2) == 0 and first + size * 2 - 1 <= last and size <= LAST_PORT:
+            size *= 2
+        yield first, 17 - size.bit_length()
+        first += size
+
+
+def ruling_of(rows: Iterable[PortRow], protocol: int, port: int) -> Ruling:
+    """What the kernel's lookup answers: the longest row that matches."""
+    best = max(
+        (row for row in rows if _matches(row, protocol, port)),
+        key=lambda row: row.length,
+        default=None,
+    )
+    return Ruling(Verdict.DENY) if best is None else Ruling(best.verdict, best.rule)
+
+
+def _matches(row: PortRow, protocol: int, port: int) -> bool:
+    if row.length == ANY_PROTOCOL_BITS:
+        return True
+    bits = max(0, row.length - PROTOCOL_BITS - 8)
+    return row.protocol == protocol and row.port >> (16 - bits) == port >> (16 - bits)
