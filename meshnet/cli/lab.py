@@ -12,7 +12,6 @@ from meshnet.cli import console, process
 from meshnet.cli.arguments import OutputOption
 from meshnet.cli.console import Column, Output, Tone
 from meshnet.cli.run import CommandArgument, TtyOption, own_failure
-from meshnet.errors import UsageError
 from topology.graph import Form
 from topology.model import RuntimeKind
 
@@ -161,11 +160,12 @@ def draw(
     sys.stdout.write(writers[form](clab.read(file)))
 
 
-@app.command("fault")
+@app.command("fault", context_settings={"ignore_unknown_options": True})  # for `clock a -30`
 def fault(
     lab: LabArgument,
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="cut, loss, rate, kill, freeze or heal.")
+        str,
+        typer.Argument(metavar="KIND", help="cut, loss, rate, mtu, kill, freeze, clock or heal."),
     ],
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[NODE ...] [AMOUNT]", help="As KIND wants.")
@@ -176,32 +176,10 @@ def fault(
 ) -> None:
     """Break something on purpose.
 
-    cut A B | loss A B 20% | rate A B 10mbit | kill NODE | freeze NODE | heal
+    cut A B | loss A B 20% | rate A B 10mbit | mtu A B 1400 | kill NODE | freeze NODE
+    | clock NODE -30 | heal
     """
-    from topology import fault as faults
     from topology import state
-    from topology.netns import runtime
+    from topology.faults import fault as faults
 
-    found = state.load(lab)
-    if found.runtime is RuntimeKind.CONTAINERLAB:
-        raise UsageError(
-            f"lab {lab!r} is containerlab's: use `containerlab tools netem` for faults in it"
-        )
-    match [kind, *(words or ())]:
-        case ["cut", one, other]:
-            faults.cut(found, one, other, one_way=one_way)
-        case ["loss", one, other, share]:
-            faults.lose(found, one, other, faults.percent(share), one_way=one_way)
-        case ["rate", one, other, rate]:
-            faults.limit(found, one, other, faults.bits_per_second(rate), one_way=one_way)
-        case ["kill", node]:
-            runtime.kill(found, node)
-        case ["freeze", node]:
-            runtime.freeze(found, node, True)
-        case ["heal"]:
-            faults.heal(found)
-        case _:
-            raise UsageError(
-                f"{' '.join([kind, *(words or ())])!r} is no fault: cut A B, loss A B 20%, "
-                "rate A B 10mbit, kill NODE, freeze NODE, or heal"
-            )
+    faults.apply(state.load(lab), [kind, *(words or ())], one_way=one_way)

@@ -48,6 +48,9 @@ MACHINE_CAPABILITIES = (16, 17, 22, 25, 27)
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
 
+FAULTY_CLOCK = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_CACHE_DURATION": "1"}
+"""How a clock fault works, where there is one: see topology/faults/clock.py."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -72,6 +75,7 @@ def environment(lab: str, node: str, own: Mapping[str, str]) -> dict[str, str]:
         "TERM": os.environ.get("TERM", "dumb"),
         "MESHNET_LAB": lab,
         "MESHNET_LAB_NODE": node,
+        **FAULTY_CLOCK,
         **own,
     }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from meshnet.errors import UsageError
-from topology.fault import bits_per_second, percent
+from topology.faults.clock import seconds
+from topology.faults.fault import bits_per_second, packet_size, percent
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,17 @@ def test_shares_are_percents() -> None:
             percent(text)
     with pytest.raises(UsageError, match="is not a share"):
         percent("some")
+
+
+def test_sizes_are_what_a_link_can_carry() -> None:
+    assert packet_size("1400") == 1400
+    for text in ("67", "65536", "-5", "some", ""):
+        with pytest.raises(UsageError, match="is no MTU: write 68 to 65535 bytes"):
+            packet_size(text)
+
+
+def test_a_clock_is_ahead_or_behind() -> None:
+    assert (seconds("+3600"), seconds("-0.5"), seconds("+30s")) == (3600.0, -0.5, 30.0)
+    for text in ("30", "+", "later", ""):
+        with pytest.raises(UsageError, match="is no difference in seconds: write"):
+            seconds(text)
