@@ -8,7 +8,7 @@ the real command that does it, in the real hosts, as an operator would type it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import attrs
@@ -60,8 +60,13 @@ def members(lab: LabState) -> tuple[Member, ...]:
     return tuple(Member(name, ids[name], tuple(names)) for name, names in nodes.items())
 
 
-def form(lab: LabState, say: Say, *, init: Sequence[str] = INIT) -> tuple[Member, ...]:
+def form(
+    lab: LabState, say: Say, *, init: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Member, ...]:
     """Clusters first, all at once; then their nodes, all at once; then the mesh.
+
+    Args:
+        init: options of `cluster init`, by cluster, where they are not the usual ones.
 
     Raises:
         LabError: a command failed, with the host and its last words.
@@ -71,7 +76,16 @@ def form(lab: LabState, say: Say, *, init: Sequence[str] = INIT) -> tuple[Member
     run_all(
         lab,
         {
-            c.founder: ("meshnet", "cluster", "init", c.name, *_id(c), "--node", c.founder, *init)
+            c.founder: (
+                "meshnet",
+                "cluster",
+                "init",
+                c.name,
+                *_id(c),
+                "--node",
+                c.founder,
+                *(init or {}).get(c.name, INIT),
+            )
             for c in clusters
         },
     )

@@ -13,7 +13,9 @@ from meshnet.agent.loop import Loop
 from meshnet.agent.manifests import Manifests
 from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.ownership import Ownership
+from meshnet.agent.paths import Paths
 from meshnet.agent.probe import Prober
+from meshnet.agent.underlay import UnderlayWatch
 from meshnet.config import Settings
 from meshnet.dataplane.api import Dataplane
 from meshnet.mesh.leadership import Leadership
@@ -28,6 +30,8 @@ class Context:
     view: MeshView
     endpoints: Endpoints
     prober: Prober
+    paths: Paths
+    underlay: UnderlayWatch
     events: DropEvents
     etcd_health: EtcdHealth
     loops: list[Loop]

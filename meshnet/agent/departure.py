@@ -13,7 +13,7 @@ from meshnet.agent.start import Foundation
 from meshnet.enrolment import nodes
 from meshnet.errors import NotFound, Refused, RegistryError
 from meshnet.logic.stale import SETTLE_S
-from meshnet.model.kernel import VXLAN_IFNAME
+from meshnet.model.kernel import GENEVE_IFNAME, VXLAN_IFNAME
 from meshnet.registry import schema
 from meshnet.registry.allocator import release_pod_cidrs
 
@@ -61,7 +61,10 @@ class Departure:
                 ) from error
             self._log.warning("left without etcd", error=str(error))
         self._dataplane.unload()
-        await self._netlink.delete_link(VXLAN_IFNAME)
+        for ifname in (VXLAN_IFNAME, GENEVE_IFNAME):
+            await self._netlink.delete_link(ifname)
+        for route in await self._netlink.list_routes():
+            await self._netlink.delete_route(route)  # native ones lie on the underlay
         self._log.info("left the cluster", node=self._local.name)
         self._stop()
 

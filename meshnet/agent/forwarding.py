@@ -10,6 +10,7 @@ import structlog
 
 from meshnet.agent.local import LocalNode
 from meshnet.agent.mesh_view import MeshView
+from meshnet.agent.paths import Paths
 from meshnet.dataplane.api import Dataplane
 from meshnet.logic.diff import plan
 from meshnet.logic.ipcache import ipcache_rows, node_rows
@@ -18,9 +19,12 @@ from meshnet.model.dataplane import IpcacheRow, NodeRow
 
 
 class Forwarding:
-    def __init__(self, local: LocalNode, view: MeshView, dataplane: Dataplane) -> None:
+    def __init__(
+        self, local: LocalNode, view: MeshView, paths: Paths, dataplane: Dataplane
+    ) -> None:
         self._local = local
         self._view = view
+        self._paths = paths
         self._dataplane = dataplane
         self._log = structlog.get_logger(reconciler="forwarding")
 
@@ -54,4 +58,5 @@ class Forwarding:
         rows: dict[Prefix, IpcacheRow] = {}
         for view in self._view.clusters.values():
             rows |= ipcache_rows(own, everyone, view.ips.values())
-        return node_rows(own, everyone, path_mtu=self._local.underlay.mtu), rows
+        path_mtu = self._local.underlay.mtu
+        return node_rows(own, everyone, path_mtu=path_mtu, path_to=self._paths.path), rows

@@ -97,6 +97,19 @@ def of_ownership(lost: str | None) -> list[Problem]:
     ]
 
 
+def of_underlay(fault: str | None) -> list[Problem]:
+    if fault is None:
+        return []
+    return [
+        Problem(
+            id="underlay-changed",
+            severity=Severity.ERROR,
+            message=fault,
+            fix="give the interface its address back: the agent goes on by itself",
+        )
+    ]
+
+
 def of_loops(loops: Iterable[Loop]) -> list[Problem]:
     return [
         Problem(

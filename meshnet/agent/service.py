@@ -25,11 +25,13 @@ from meshnet.agent.loop import Loop
 from meshnet.agent.manifests import Manifests
 from meshnet.agent.mesh_view import MeshView, Tables
 from meshnet.agent.ownership import Ownership
+from meshnet.agent.paths import Paths as PeerPaths
 from meshnet.agent.probe import Prober
 from meshnet.agent.publication import Publication
 from meshnet.agent.routes import Routes
 from meshnet.agent.start import Foundation
 from meshnet.agent.trust import Trust
+from meshnet.agent.underlay import UnderlayWatch
 from meshnet.agent.watchers import Watchers
 from meshnet.config import Paths, Settings
 from meshnet.enrolment.roster import gateways_of
@@ -51,8 +53,15 @@ async def serve(paths: Paths, settings: Settings) -> None:
     """Run this node's agent until SIGTERM, SIGINT or `cluster leave`.
 
     Stopping leaves packets flowing and the node's keys in etcd for one lease, so that the
-    next agent takes over without anybody noticing.
+    next agent takes over without anybody noticing. Where the underlay gets other addresses,
+    everything is built anew upon them, just as the next agent would.
     """
+    while await _serve_upon_one_underlay(paths, settings):
+        structlog.get_logger().info("the underlay changed: beginning anew", node=settings.node)
+
+
+async def _serve_upon_one_underlay(paths: Paths, settings: Settings) -> bool:
+    """Answers whether to begin anew."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,6 +81,7 @@ async def serve(paths: Paths, settings: Settings) -> None:
         foundation.dataplane.close()
         await foundation.kv.close()
     structlog.get_logger().info("agent stopped", node=foundation.local.name)
+    return agent.underlay.moved
 
 
 class _Agent:
@@ -114,14 +124,22 @@ class _Agent:
             ownership=self.ownership,
             spawn=self._spawn,
         )
-        host_routes = Routes(
-            local, self.view, foundation.netlink, vxlan_ifindex=foundation.vxlan_ifindex
+        netlink = foundation.netlink
+        self.paths = PeerPaths(local, self.view, netlink, changed=self._paths_changed)
+        routes_of_host = Routes(
+            local, self.view, self.paths, netlink, vxlan_ifindex=foundation.vxlan_ifindex
         )
-        self.on_mesh = [
-            Loop("forwarding", Forwarding(local, self.view, dataplane).reconcile),
-            Loop("routes", host_routes.reconcile),
+        self.on_paths = [
+            Loop("forwarding", Forwarding(local, self.view, self.paths, dataplane).reconcile),
+            Loop("routes", routes_of_host.reconcile),
         ]
+        paths_loop = Loop("paths", self.paths.reconcile)
+        self.paths.trigger = paths_loop.trigger
+        self.on_mesh = [*self.on_paths, paths_loop]
         self.loops = [*self.on_mesh, Loop("endpoints", self.endpoints.reconcile)]
+        self.underlay = UnderlayWatch(
+            local, netlink, settings, routes_changed=self.paths.routes_changed, stop=stopping.set
+        )
 
         departure = Departure(
             foundation, self.view, self.endpoints, self._end_session, stop=stopping.set
@@ -145,6 +163,8 @@ class _Agent:
             yield loop.run()
         yield self.ownership.run()
         yield self.prober.run()
+        yield self.paths.prober.run()
+        yield self.underlay.run()
         yield self.events.run()
         yield self.etcd_health.run()
         yield self.trust.run()
@@ -177,6 +197,10 @@ class _Agent:
         for loop in self.on_mesh:
             loop.trigger()
 
+    def _paths_changed(self) -> None:
+        for loop in self.on_paths:
+            loop.trigger()
+
     def _spawn(self, work: Work) -> asyncio.Task[None]:
         task = self._tasks.create_task(work)
         self.owned.add(task)
@@ -197,6 +221,8 @@ class _Agent:
             view=self.view,
             endpoints=self.endpoints,
             prober=self.prober,
+            paths=self.paths,
+            underlay=self.underlay,
             events=self.events,
             etcd_health=self.etcd_health,
             loops=self.loops,

@@ -24,9 +24,9 @@ from meshnet.kvstore.api import KV
 from meshnet.kvstore.channel import ClientTls
 from meshnet.kvstore.etcd import EtcdKV
 from meshnet.kvstore.server import EtcdServer
-from meshnet.model.cluster import VXLAN_PORT
+from meshnet.model.cluster import GENEVE_PORT, VXLAN_PORT, Routing
 from meshnet.model.dataplane import NodeConfig
-from meshnet.model.kernel import VXLAN_IFNAME, Underlay
+from meshnet.model.kernel import GENEVE_IFNAME, VXLAN_IFNAME, Underlay
 from meshnet.netlink.api import Netlink
 from meshnet.netlink.rtnl import Rtnl
 from meshnet.pki.certificate import Authority, Profile
@@ -145,6 +145,9 @@ async def _set_up_dataplane(
     vxlan_ifindex, _mac = await netlink.ensure_vxlan(
         VXLAN_IFNAME, port=VXLAN_PORT, mtu=local.endpoint_mtu, addresses=local.gateways
     )
+    geneve_ifindex, _ = await netlink.ensure_vxlan(
+        GENEVE_IFNAME, port=GENEVE_PORT, mtu=local.endpoint_mtu, addresses=()
+    )
     dataplane = KernelDataplane(paths.bpf, bytecode)
     dataplane.configure(
         NodeConfig(
@@ -157,7 +160,11 @@ async def _set_up_dataplane(
             gateway_ipv6=local.gateway(6),
             gateway_mac=GATEWAY_MAC,
             vxlan_port=VXLAN_PORT,
+            geneve_port=GENEVE_PORT,
+            geneve_ifindex=geneve_ifindex,
+            accept_native=local.cluster.routing is not Routing.TUNNEL,
         )
     )
-    await netlink.set_up(vxlan_ifindex)  # only now: its ingress must be guarded first
+    for ifindex in (vxlan_ifindex, geneve_ifindex):
+        await netlink.set_up(ifindex)  # only now: its ingress must be guarded first
     return dataplane, vxlan_ifindex

@@ -19,6 +19,7 @@ from meshnet.agent.problems import (
     of_ownership,
     of_remotes,
     of_tables,
+    of_underlay,
 )
 from meshnet.errors import NotFound
 from meshnet.logic.ipcache import endpoint_view, outer_address
@@ -68,6 +69,7 @@ def problems(context: Context, usage: list[MapUsage]) -> list[Problem]:
         *of_etcd(health.connected, health.error),
         *of_loops(context.loops),
         *of_ownership(context.ownership.lost),
+        *of_underlay(context.underlay.fault),
         *of_tables(tables),
         *of_remotes(tables.mesh_status.items.values()),
         *of_maps(usage),
@@ -83,12 +85,14 @@ def peers(context: Context) -> list[Json]:
         if node.key == own.key or address is None:
             continue
         health = context.prober.health.get(address)
+        path = context.paths.path(address)
         rows.append(
             {
                 "node": node.name,
                 "cluster": node.cluster,
                 "address": str(address),
-                "mode": "vxlan",
+                "mode": path.summary,
+                "modes": {"ipv4": path.modes.ipv4, "ipv6": path.modes.ipv6},
                 "path_mtu_bytes": context.local.underlay.mtu,
                 "rtt_ms": health.rtt_ms if health else None,
                 "reachable": bool(health and health.reachable),

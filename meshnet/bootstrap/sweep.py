@@ -14,7 +14,13 @@ from pathlib import Path
 
 from meshnet.config import Paths
 from meshnet.host.cgroup import Cgroup, find_hierarchy
-from meshnet.model.kernel import ENDPOINT_CGROUP, ENDPOINT_IFNAME_PREFIX, NETNS_PREFIX, VXLAN_IFNAME
+from meshnet.model.kernel import (
+    ENDPOINT_CGROUP,
+    ENDPOINT_IFNAME_PREFIX,
+    GENEVE_IFNAME,
+    NETNS_PREFIX,
+    VXLAN_IFNAME,
+)
 from meshnet.netlink.api import Netlink
 from meshnet.pki.certificate import Profile
 from meshnet.pki.store import PkiStore
@@ -30,7 +36,8 @@ async def sweep_kernel(paths: Paths, netlink: Netlink) -> None:
     for ifname in await netlink.list_veths(ENDPOINT_IFNAME_PREFIX):
         if ifname.removeprefix(ENDPOINT_IFNAME_PREFIX).isdecimal():
             await netlink.delete_link(ifname)
-    await netlink.delete_link(VXLAN_IFNAME)
+    for ifname in (VXLAN_IFNAME, GENEVE_IFNAME):
+        await netlink.delete_link(ifname)
     for route in await netlink.list_routes():
         await netlink.delete_route(route)
     for name in await asyncio.to_thread(_our_namespaces):

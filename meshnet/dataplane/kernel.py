@@ -74,6 +74,9 @@ class KernelDataplane:
             ("to_tunnel", config.vxlan_ifindex, Attach.TCX_EGRESS),
         ):
             self._links.attach(name, generation.programs[name], ifindex, attach)
+        if config.geneve_ifindex:
+            guard = generation.programs["from_tunnel"]
+            self._links.attach(GENEVE_GUARD, guard, config.geneve_ifindex, Attach.TCX_INGRESS)
         self._set.commit()
         loader.remove_generations(self._directory, keep=generation.directory)
         if before:
@@ -155,4 +158,6 @@ class KernelDataplane:
         shutil.rmtree(self._directory / "links", ignore_errors=True)
 
 
+GENEVE_GUARD = "from_tunnel-geneve"
+"""Nothing should come by that device; what does is checked like everything else."""
 _ENDPOINT_HOOKS = {"from_endpoint": Attach.TCX_INGRESS, "to_endpoint": Attach.TCX_EGRESS}

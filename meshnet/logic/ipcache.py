@@ -7,12 +7,13 @@ for one cluster at a time and merge.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import attrs
 
+from meshnet.logic.routing import PeerPath
 from meshnet.model.addressing import Address, Prefix, host_prefix
-from meshnet.model.dataplane import IpcacheRow, NodeRow
+from meshnet.model.dataplane import IpcacheRow, Modes, NodeRow
 from meshnet.model.endpoint import EndpointState, IpEntry
 from meshnet.model.identity import LabelSet, ReservedIdentity
 from meshnet.model.node import Node
@@ -31,24 +32,32 @@ def outer_address(own: Node, other: Node) -> Address | None:
     return None
 
 
+def by_default(_: Address) -> PeerPath:
+    """In VXLAN, by the kernel's routes."""
+    return PeerPath(modes=Modes())
+
+
 def node_rows(
     own: Node,
     nodes: Iterable[Node],
     *,
     path_mtu: int,
     path_mtus: Mapping[Address, int] | None = None,
+    path_to: Callable[[Address], PeerPath] = by_default,
 ) -> dict[Address, NodeRow]:
     """`nodes` by outer address; the own node is marked local. Unreachable ones are left out.
 
     Args:
         path_mtu: bytes, outer headers included: what the underlay's interface takes.
         path_mtus: what probes found smaller, by outer address.
+        path_to: how packets travel there, by outer address.
     """
     rows = {}
     for node in nodes:
         address = outer_address(own, node)
         if address is None:
             continue
+        path = path_to(address)
         rows[address] = NodeRow(
             address=address,
             cluster_id=node.cluster_id,
@@ -58,6 +67,9 @@ def node_rows(
             ingress=node.ingress,
             path_mtu=(path_mtus or {}).get(address, path_mtu),
             local=node.key == own.key,
+            modes=path.modes,
+            next_hops=path.next_hops,
+            ifindex=path.ifindex,
         )
     return rows
 

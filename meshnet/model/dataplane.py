@@ -36,6 +36,8 @@ class NodeConfig:
     """MAC that endpoints see as their gateway: the host side of every endpoint's veth."""
     vxlan_port: int = 8472
     geneve_port: int = 6081
+    geneve_ifindex: int = 0
+    """The idle vxlan device on Geneve's port; 0: none."""
     accept_native: bool = False
     """Take packets of other nodes' endpoints that come without a tunnel. Otherwise a mesh
     address on the wire is a forged one."""

@@ -7,6 +7,8 @@ import attrs
 from meshnet.model.addressing import Address, Prefix
 
 VXLAN_IFNAME = "meshnet-vxlan"
+GENEVE_IFNAME = "meshnet-geneve"
+"""A vxlan device on Geneve's port: the kernel merges packets of a port that has one."""
 ENDPOINT_IFNAME_PREFIX = "mesh"
 """Then the endpoint's id: the host side of its veth."""
 NETNS_PREFIX = "meshnet-"
@@ -36,6 +38,18 @@ class Route:
     source: Address | None = None
     via: Address | None = None
     mtu: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Hop:
+    """Who is next on the way to an address."""
+
+    address: Address
+    """The router's, or the address itself where it is on the link."""
+    ifindex: int
+    on_link: bool
+    mac: str | None = None
+    """As the neighbour table has it; None: nobody has asked lately."""
 
 
 @attrs.frozen(kw_only=True)

@@ -7,10 +7,11 @@ absent is not an error; every `ensure_*` and `create_*` may be repeated.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from meshnet.model.addressing import Address
-from meshnet.model.kernel import Route, Underlay, Veth, VethSpec
+from meshnet.model.kernel import Hop, Route, Underlay, Veth, VethSpec
 
 RTPROTO_MESHNET = 0x6D
 """The mark on every route that is ours (`ip route` shows it as `proto 109`)."""
@@ -48,6 +49,17 @@ class Netlink(Protocol):
 
     async def list_routes(self) -> list[Route]:
         """Routes in the main table with our protocol number, those of the veths too."""
+
+    async def hops_to(
+        self, addresses: Collection[Address], *, macs: bool = False
+    ) -> dict[Address, Hop]:
+        """Who is next on the way to each, by the routing table; those that there is no way to
+        are left out, and the node's own. With `macs`, the kernel is told to look for a MAC
+        that it does not know: a later call will have it."""
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Never returns. Calls `changed` when links, addresses or routes may be other ones
+        than before; not for our routes, nor for the host sides of endpoints."""
 
     async def replace_route(self, route: Route) -> None: ...
 

@@ -6,16 +6,17 @@ goes away with it, a veth dies with either end's namespace, a name is taken once
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import attrs
 
 from meshnet.errors import AlreadyExists, NetlinkRefused, NotFound
-from meshnet.model.addressing import Address, Prefix, host_prefix
-from meshnet.model.kernel import Route, Underlay, Veth, VethSpec
+from meshnet.model.addressing import Address, Prefix, contains, host_prefix
+from meshnet.model.kernel import Hop, Route, Underlay, Veth, VethSpec
 from meshnet.netlink import underlay
 
 RUN_DIR = "/run/netns"
@@ -33,6 +34,10 @@ class MemoryLink:
     default_route: bool = False
     port: int | None = None
     """Of a vxlan device."""
+    networks: tuple[Prefix, ...] = ()
+    """On the link."""
+    gateway: Address | None = None
+    """Of the default route."""
     veth: VethSpec | None = None
     inner_mac: str = ""
 
@@ -46,13 +51,30 @@ class MemoryNetlink:
         self.netns: set[str] = set()
         """Paths of the namespaces that exist beside the node's."""
         self.forwarding = False
+        self.neighbours: dict[Address, str] = {}
+        """MACs that the kernel knows."""
+        self.watchers: list[Callable[[], None]] = []
         self._ifindex = itertools.count(1)
 
     def add_interface(
-        self, ifname: str, addresses: Iterable[Address], *, default_route: bool = False
+        self,
+        ifname: str,
+        addresses: Iterable[Address],
+        *,
+        networks: Iterable[Prefix] = (),
+        gateway: Address | None = None,
     ) -> int:
         """What a machine has before meshnet comes: an interface that is up."""
-        link = self._add(ifname, addresses=tuple(addresses), default_route=default_route, up=True)
+        link = self._add(
+            ifname,
+            addresses=tuple(addresses),
+            networks=tuple(networks),
+            gateway=gateway,
+            default_route=gateway is not None,
+            up=True,
+        )
+        for changed in self.watchers:
+            changed()
         return link.ifindex
 
     def _add(self, ifname: str, **fields: object) -> MemoryLink:
@@ -141,6 +163,35 @@ class MemoryNetlink:
 
     async def list_routes(self) -> list[Route]:
         return list(self.routes.values())
+
+    async def hops_to(
+        self, addresses: Collection[Address], *, macs: bool = False
+    ) -> dict[Address, Hop]:
+        found = {}
+        for address in addresses:
+            hop = self._hop_to(address)
+            if hop is not None:
+                found[address] = hop if macs else attrs.evolve(hop, mac=None)
+        return found
+
+    def _hop_to(self, address: Address) -> Hop | None:
+        links = [link for link in self.links.values() if link.up]
+        if any(address in link.addresses for link in links):
+            return None
+        for link in links:
+            if any(contains(network, address) for network in link.networks):
+                mac = self.neighbours.get(address)
+                return Hop(address=address, ifindex=link.ifindex, on_link=True, mac=mac)
+        for link in links:
+            via = link.gateway
+            if via is not None and via.version == address.version:
+                mac = self.neighbours.get(via)
+                return Hop(address=via, ifindex=link.ifindex, on_link=False, mac=mac)
+        return None
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        self.watchers.append(changed)
+        await asyncio.Event().wait()
 
     async def replace_route(self, route: Route) -> None:
         request = f"replace route to {route.destination}"

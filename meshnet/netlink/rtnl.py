@@ -7,7 +7,7 @@ its work in a thread (netlink/namespace.py), and the event loop never waits.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from socket import if_nameindex
 from typing import TypeVar
@@ -16,8 +16,8 @@ from pyroute2.iproute.linux import IPRoute
 
 from meshnet.errors import NetlinkRefused
 from meshnet.model.addressing import Address
-from meshnet.model.kernel import Route, Underlay, Veth, VethSpec
-from meshnet.netlink import link, namespace, route, underlay, veth
+from meshnet.model.kernel import Hop, Route, Underlay, Veth, VethSpec
+from meshnet.netlink import link, namespace, route, underlay, veth, watch
 
 T = TypeVar("T")
 
@@ -97,6 +97,19 @@ class Rtnl:
 
     async def list_routes(self) -> list[Route]:
         return await self._ask(route.list_routes)
+
+    async def hops_to(
+        self, addresses: Collection[Address], *, macs: bool = False
+    ) -> dict[Address, Hop]:
+        def ask(socket: IPRoute) -> dict[Address, Hop]:
+            found = ((address, route.find_hop(socket, address, mac=macs)) for address in addresses)
+            return {address: hop for address, hop in found if hop is not None}
+
+        return await self._ask(ask) if addresses else {}
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        with await namespace.run_in(self._netns, watch.open_socket) as socket:
+            await watch.follow(socket, changed)
 
     async def replace_route(self, wanted: Route) -> None:
         await self._ask(lambda socket: route.replace_route(socket, wanted))

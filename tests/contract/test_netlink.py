@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from meshnet.errors import AlreadyExists, ConfigError, NetlinkRefused, NotFound
 from meshnet.model.addressing import Address
-from meshnet.model.kernel import Route, VethSpec
+from meshnet.model.kernel import Hop, Route, VethSpec
 from meshnet.netlink.api import Netlink
 from meshnet.netlink.memory import MemoryNetlink
 from meshnet.netlink.rtnl import Rtnl
@@ -42,6 +43,9 @@ class RealWorld:
         if default is not None:
             ip("-n", NODE, "route", "add", "default", "via", default, "dev", name)
 
+    def know_neighbour(self, name: str, address: Address, mac: str) -> None:
+        ip("-n", NODE, "neigh", "add", str(address), "lladdr", mac, "dev", name)
+
     def close(self) -> None:
         for name in (NODE, ENDPOINT):
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
@@ -53,8 +57,16 @@ class FakeWorld:
         self.netlink: Netlink = self.fake
 
     def add_interface(self, name: str, *addresses: str, default: str | None = None) -> None:
-        plain: list[Address] = [ip_interface(text).ip for text in addresses]
-        self.fake.add_interface(name, plain, default_route=default is not None)
+        given = [ip_interface(text) for text in addresses]
+        self.fake.add_interface(
+            name,
+            [interface.ip for interface in given],
+            networks=[interface.network for interface in given],
+            gateway=ip_address(default) if default else None,
+        )
+
+    def know_neighbour(self, name: str, address: Address, mac: str) -> None:
+        self.fake.neighbours[address] = mac
 
     def close(self) -> None:
         pass
@@ -236,3 +248,74 @@ async def test_the_kernel_has_what_a_veth_needs_so_that_nobody_asks_for_a_neighb
         assert data["udp_zero_csum6_rx"] and data["udp_zero_csum6_tx"]
     finally:
         world.close()
+
+
+async def test_the_next_hop_is_the_neighbour_itself_or_the_router(world: World) -> None:
+    world.add_interface("br-up", "198.51.100.2/24", "fd00:1::2/64", default="198.51.100.1")
+    underlay = await world.netlink.find_underlay("br-up")
+    near, near6 = ip_address("198.51.100.7"), ip_address("fd00:1::7")
+    far, nowhere = ip_address("203.0.113.9"), ip_address("2001:db8::9")
+
+    found = await world.netlink.hops_to([near, near6, far, nowhere, underlay.addresses[0]])
+
+    at = underlay.ifindex
+    assert found == {
+        near: Hop(address=near, ifindex=at, on_link=True),
+        near6: Hop(address=near6, ifindex=at, on_link=True),
+        far: Hop(address=ip_address("198.51.100.1"), ifindex=at, on_link=False),
+    }
+    assert await world.netlink.hops_to([]) == {}
+
+
+async def test_a_hops_mac_is_the_neighbours(world: World) -> None:
+    world.add_interface("br-up", "198.51.100.2/24")
+    near, unknown = ip_address("198.51.100.7"), ip_address("198.51.100.8")
+    world.know_neighbour("br-up", near, "02:00:00:00:00:07")
+
+    found = await world.netlink.hops_to([near, unknown], macs=True)
+
+    assert found[near].mac == "02:00:00:00:00:07"
+    assert found[unknown].mac is None
+
+
+async def test_ipv4_may_be_routed_by_an_ipv6_hop(world: World) -> None:
+    world.add_interface("br-up", "fd00:1::2/64")
+    underlay = await world.netlink.find_underlay("br-up")
+    await world.netlink.set_up(underlay.ifindex)
+    wanted = [
+        Route(
+            destination=ip_network(destination),
+            ifindex=underlay.ifindex,
+            via=ip_address("fd00:1::7"),
+        )
+        for destination in ("10.8.0.0/24", "fd00:8::/112")
+    ]
+    for route in wanted:
+        await world.netlink.replace_route(route)
+
+    found = {route.destination: route for route in await world.netlink.list_routes()}
+    assert [found[route.destination] for route in wanted] == wanted
+
+
+async def test_a_new_address_is_news_and_our_own_doings_are_not(world: World) -> None:
+    world.add_interface("br-up", "198.51.100.2/24")
+    underlay = await world.netlink.find_underlay("br-up")
+    spec = await spec_in(world)
+    news: list[None] = []
+    watching = asyncio.create_task(world.netlink.watch(lambda: news.append(None)))
+    await asyncio.sleep(0.05)
+
+    await world.netlink.create_veth(spec)
+    await world.netlink.replace_route(
+        Route(destination=ip_network("10.8.0.0/24"), ifindex=underlay.ifindex)
+    )
+    await asyncio.sleep(0.05)
+    quiet = list(news)
+    world.add_interface("br-new", "203.0.113.2/24")
+    async with asyncio.timeout(5):
+        while not news:
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+    assert quiet == []

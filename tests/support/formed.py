@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +153,13 @@ def eventually(check: Callable[[], Any], *, within_s: float, every_s: float = 0.
 
 
 @contextlib.contextmanager
-def formed(purpose: str) -> Iterator[Mesh]:
-    """The mesh of containerlab/two-clusters.clab.yml, without any endpoint."""
+def formed(purpose: str, *, init: Mapping[str, Sequence[str]] | None = None) -> Iterator[Mesh]:
+    """The mesh of containerlab/two-clusters.clab.yml, without any endpoint. `init`: as for
+    `form`."""
     name = f"tst-{purpose}-{os.getpid()}"
     with deployed(LABS / "two-clusters.clab.yml", name=name) as lab:
         loaded = state.load(name)
-        form(loaded, lambda _: None)
+        form(loaded, lambda _: None, init=init)
         yield Mesh(lab, loaded)
 
 
