@@ -8,6 +8,7 @@ Every exception meshnet raises. A class per decision a caller makes, not per pla
     · InvalidLabel           a label is malformed or reserved
     · InvalidPrefix          a CIDR is unusable
     · ManifestRefused        a manifest's fields are wrong, or ask what is not enforced
+      x ForeignKind          it is of a kind that Kubernetes has and meshnet does not
   - NotFound                 what was named does not exist                        (exit 4)
   - AlreadyExists            the name is taken
   - Refused                  a rule of the mesh forbids it, waiting does not help
@@ -84,6 +85,10 @@ class ManifestRefused(ConfigError):
     def __init__(self, faults: Iterable[object]) -> None:
         self.faults = tuple(faults)
         super().__init__("; ".join(str(fault) for fault in self.faults))
+
+
+class ForeignKind(ManifestRefused):
+    """A manifest of a kind that Kubernetes has and meshnet does not."""
 
 
 class NotFound(MeshnetError):

@@ -18,6 +18,12 @@
  * events                ring of struct event                programs  as the pins
  * event_buckets         reason -> struct event_bucket       programs  as the pins
  * conntrack             struct conntrack_key -> row (LRU)  programs  as the pins
+ * services              struct service_key -> service       agent     as the pins
+ * backends              index -> struct backend             agent     as the pins
+ * backend_slots         slot -> index of a backend          agent     as the pins
+ * backend_hits          index of a backend -> connects      programs  as the pins
+ * service_affinity      struct affinity_key -> affinity     programs  as the pins
+ * socket_peers          struct socket_peer_key -> peer      programs  as the pins
  */
 #pragma once
 #include "compiler.h"
@@ -28,3 +34,4 @@
 #include "abi/ipcache.h"
 #include "abi/node.h"
 #include "abi/packet.h"
+#include "abi/service.h"

@@ -47,17 +47,19 @@ def register(root: typer.Typer) -> None:
 
 
 def apply(filename: FilesOption, namespace: NamespaceOption = None) -> None:
-    """Store manifests. All are checked first: one fault, and nothing is stored."""
-    manifests = manifest_files.load(filename, namespace)
-    for change in _post("apply", manifest_files.as_documents(manifests)):
+    """Store manifests. All are checked first: one fault, and nothing is stored. Kinds that are
+    Kubernetes' and not meshnet's are left out by name, and the exit code is 1."""
+    loaded = manifest_files.load(filename, namespace)
+    for change in _post("apply", manifest_files.as_documents(loaded.manifests)):
         print(f"{_title(change)} {change['action']}")
+    _tell_left_out(loaded)
 
 
 def diff(filename: FilesOption, namespace: NamespaceOption = None) -> None:
     """Show what `apply` would change. Exit code 1 when it would change something."""
-    manifests = manifest_files.load(filename, namespace)
+    loaded = manifest_files.load(filename, namespace)
     changed = False
-    for change in _post("diff", manifest_files.as_documents(manifests)):
+    for change in _post("diff", manifest_files.as_documents(loaded.manifests)):
         if change["action"] != "unchanged":
             changed = True
             sys.stdout.writelines(_unified(change))
@@ -106,7 +108,7 @@ def delete(
     if bool(filename) == bool(kind):
         raise UsageError("give either -f FILE or KIND NAME: see `meshnet delete --help`")
     if filename:
-        keys = [each.key for each in manifest_files.load(filename, namespace)]
+        keys = [each.key for each in manifest_files.load(filename, namespace).manifests]
         body = [{"kind": k.kind, "namespace": k.namespace, "name": k.name} for k in keys]
     else:
         if not names:
@@ -117,6 +119,13 @@ def delete(
     client = AgentClient(Paths.from_environment())
     for change in client.post("manifests", "delete", body={"keys": body}):
         print(f"{_title(change)} {change['action']}")
+
+
+def _tell_left_out(loaded: manifest_files.Loaded) -> None:
+    for each in loaded.foreign:
+        console.warn(each)
+    if loaded.foreign:
+        raise typer.Exit(1)
 
 
 def _listed(documents: list[Document], output: Output) -> Any:

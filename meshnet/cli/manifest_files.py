@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from meshnet.errors import ConfigError, ManifestRefused, UsageError
+from meshnet.errors import ConfigError, ForeignKind, ManifestRefused, UsageError
 from meshnet.model.manifest import Document, Manifest
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -26,7 +26,14 @@ class Source:
         return f"{self.file}, document {self.number}"
 
 
-def load(paths: Iterable[str], namespace: str | None = None) -> list[Manifest]:
+@attrs.frozen
+class Loaded:
+    manifests: list[Manifest]
+    foreign: list[str]
+    """What was left out and why: an application's files name more than is meshnet's."""
+
+
+def load(paths: Iterable[str], namespace: str | None = None) -> Loaded:
     """Every manifest, in order, checked in every field.
 
     Args:
@@ -39,11 +46,15 @@ def load(paths: Iterable[str], namespace: str | None = None) -> list[Manifest]:
 
     faults: list[ConfigError] = []
     found: dict[object, Source] = {}
-    manifests = []
+    manifests: list[Manifest] = []
+    foreign: list[str] = []
     for path in paths:
         for source, document in _documents(path, faults):
             try:
                 manifest = read_manifest(_in_namespace(document, namespace))
+            except ForeignKind as error:
+                foreign += [f"{source}: {fault}" for fault in error.faults]
+                continue
             except ManifestRefused as error:
                 faults += [ConfigError(f"{source}: {fault}") for fault in error.faults]
                 continue
@@ -52,9 +63,11 @@ def load(paths: Iterable[str], namespace: str | None = None) -> list[Manifest]:
             manifests.append(manifest)
     if faults:
         raise ExceptionGroup("manifests refused", faults)
+    if not manifests and foreign:
+        raise ExceptionGroup("manifests refused", [ConfigError(each) for each in foreign])
     if not manifests:
         raise UsageError(f"no manifest in {', '.join(paths)}: nothing to do")
-    return manifests
+    return Loaded(manifests, foreign)
 
 
 def _in_namespace(document: Any, namespace: str | None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "3c879a7b5f28e5cfef8a4e7e26948e390cf4a15b50af613e6f56836e5691c781"
+HEADERS_SHA256 = "9fcd90331fe414ef23c039ef989aba305f621eb09ab5816b8b9c4ad0f64027d9"
 
 
 class AddressLimit(enum.IntEnum):
@@ -149,6 +149,12 @@ class Stage(enum.IntEnum):
     SEND_NATIVE = 3
     RECEIVE_NATIVE = 4
     COUNT = 5
+
+
+class BackendState(enum.IntEnum):
+    ABSENT = 0
+    ACTIVE = 1
+    TERMINATING = 2
 
 
 class Address(ctypes.Structure):
@@ -427,6 +433,89 @@ class Packet(ctypes.Structure):
     ]
 
 
+class ServiceKey(ctypes.Structure):
+    address: Address
+    port: int
+    protocol: int
+    reserved: int
+    _fields_ = [
+        ("address", Address),
+        ("port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8),
+    ]
+
+
+class Service(ctypes.Structure):
+    id: int
+    base: int
+    size: int
+    affinity_ticks: int
+    _fields_ = [
+        ("id", ctypes.c_uint32),
+        ("base", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("affinity_ticks", ctypes.c_uint32),
+    ]
+
+
+class Backend(ctypes.Structure):
+    address: Address
+    port: int
+    protocol: int
+    state: int
+    _fields_ = [
+        ("address", Address),
+        ("port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("state", ctypes.c_uint8),
+    ]
+
+
+class AffinityKey(ctypes.Structure):
+    client: Address
+    service: int
+    _fields_ = [
+        ("client", Address),
+        ("service", ctypes.c_uint32),
+    ]
+
+
+class Affinity(ctypes.Structure):
+    backend: int
+    used: int
+    _fields_ = [
+        ("backend", ctypes.c_uint32),
+        ("used", ctypes.c_uint32),
+    ]
+
+
+class SocketPeerKey(ctypes.Structure):
+    cookie: int
+    address: Address
+    port: int
+    protocol: int
+    reserved: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("cookie", ctypes.c_uint64),
+        ("address", Address),
+        ("port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 5),
+    ]
+
+
+class SocketPeer(ctypes.Structure):
+    address: Address
+    port: int
+    reserved: int
+    _fields_ = [
+        ("address", Address),
+        ("port", ctypes.c_uint16),
+        ("reserved", ctypes.c_uint16),
+    ]
+
+
 SIZES: dict[type[ctypes.Structure], int] = {
     Address: 16,
     Prefix: 20,
@@ -442,6 +531,13 @@ SIZES: dict[type[ctypes.Structure], int] = {
     Ipcache: 8,
     Node: 336,
     Packet: 128,
+    ServiceKey: 20,
+    Service: 16,
+    Backend: 20,
+    AffinityKey: 20,
+    Affinity: 8,
+    SocketPeerKey: 32,
+    SocketPeer: 20,
 }
 
 DROP_TEXTS: dict[DropReason, str] = {

@@ -8,6 +8,7 @@ system calls of microseconds and are made from the event loop.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from meshnet.model.addressing import Address, Prefix
@@ -19,7 +20,9 @@ from meshnet.model.dataplane import (
     MapUsage,
     NodeConfig,
     NodeRow,
+    ServiceRow,
 )
+from meshnet.model.service import BackendAddress, Frontend
 
 
 class Dataplane(Protocol):
@@ -47,6 +50,20 @@ class Dataplane(Protocol):
 
     def detach_endpoint(self, ifindex: int) -> None:
         """Hooks and rows; what is absent is not an error."""
+
+    def attach_sockets(self, cgroup: Path) -> None:
+        """Serve the sockets of a cgroup (v2) and of those below it: connect() and sendmsg() to
+        a frontend go to a backend. Repeating it changes nothing."""
+
+    def services(self) -> dict[Frontend, ServiceRow]: ...
+
+    def update_services(
+        self, replace: Mapping[Frontend, ServiceRow], delete: Iterable[Frontend]
+    ) -> None:
+        """One service at a time, each from its old backends to its new ones at once."""
+
+    def backend_hits(self) -> dict[BackendAddress, int]:
+        """How many clients each backend was given since it is one."""
 
     def maps(self) -> list[MapUsage]: ...
 

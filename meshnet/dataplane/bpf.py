@@ -167,6 +167,11 @@ class Map:
         number: int = struct.unpack_from("=II", info(self.fd, 88))[1]
         return number
 
+    @property
+    def zero(self) -> bytes:
+        """A value of zeros; of a per-CPU map, for all CPUs."""
+        return bytes(self._value_size)
+
     def close(self) -> None:
         """Repeating it does nothing."""
         if self.fd >= 0:

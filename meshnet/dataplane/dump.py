@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshnet.dataplane import abi, conntrack, rows
+from meshnet.dataplane import abi, conntrack, rows, services
 from meshnet.dataplane.bpf import Map
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import NodeMaps, read_drops, sum_counts
@@ -93,6 +93,9 @@ _READERS: dict[str, Callable[[bytes, bytes], Row]] = {
     "seen_identities": _seen,
     "counters": _counter,
     "conntrack": conntrack.unpack_row,
+    "services": services.unpack_service,
+    "backends": services.unpack_backend,
+    "service_affinity": services.unpack_affinity,
 }
 
 SHOWN = (*_READERS, "drops", "events")
@@ -115,8 +118,8 @@ def dump(name: str, maps: Mapping[str, Map]) -> list[Row]:
 
 
 def _present(name: str, value: bytes) -> bool:
-    """An array has every index; of `nodes` only those that are nodes are rows."""
-    return name != "nodes" or bool(rows.unpack(abi.Node, value).flags & abi.NodeFlag.PRESENT)
+    """An array has every index; of these only those that are in use are rows."""
+    return name not in ("nodes", "backends") or any(value)
 
 
 def usage(opened: Map, nodes: NodeMaps, events: EventRing) -> MapUsage:
@@ -127,7 +130,7 @@ def usage(opened: Map, nodes: NodeMaps, events: EventRing) -> MapUsage:
         entries, limit = events.unread_bytes // record, spec.max_entries // record
     elif spec.name == "nodes":
         entries, limit = len(nodes.index), spec.max_entries - 1
-    elif spec.type is MapType.PERCPU_ARRAY:
+    elif spec.type is MapType.PERCPU_ARRAY or spec.name == "backends":
         entries, limit = sum(any(value) for _, value in opened.items()), spec.max_entries
     else:
         entries, limit = opened.count(), spec.max_entries

@@ -11,8 +11,9 @@ from meshnet.dataplane import dump, loader, rows
 from meshnet.dataplane.artifact import Artifact
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import EndpointMaps, IpcacheMaps, NodeMaps, read_drops
-from meshnet.dataplane.programs import Attach
+from meshnet.dataplane.programs import SOCKET_HOOKS, Attach
 from meshnet.dataplane.schema import Sizes
+from meshnet.dataplane.services import ServiceMaps
 from meshnet.errors import DatapathError
 from meshnet.model.addressing import Address, Prefix
 from meshnet.model.dataplane import (
@@ -23,7 +24,9 @@ from meshnet.model.dataplane import (
     MapUsage,
     NodeConfig,
     NodeRow,
+    ServiceRow,
 )
+from meshnet.model.service import BackendAddress, Frontend
 
 
 class KernelDataplane:
@@ -54,6 +57,9 @@ class KernelDataplane:
         self._ipcache = IpcacheMaps(maps["ipcache"], maps["ipcache_prefix"], self._nodes)
         self._endpoints = EndpointMaps(
             maps["endpoints"], maps["endpoints_by_address"], maps["seen_identities"]
+        )
+        self._services = ServiceMaps(
+            maps["services"], maps["backends"], maps["backend_slots"], maps["backend_hits"]
         )
         self._events = EventRing(maps["events"])
 
@@ -100,20 +106,33 @@ class KernelDataplane:
         return self._endpoints.dump()
 
     def attach_endpoint(self, row: EndpointRow) -> None:
-        if self._generation is None:
-            raise DatapathError(
-                f"endpoint {row.endpoint_id} cannot be attached before configure() loaded programs"
-            )
+        generation = self._loaded(f"endpoint {row.endpoint_id}")
         self._endpoints.put(row)
         for program, attach in _ENDPOINT_HOOKS.items():
             self._links.attach(
-                f"{program}-{row.ifindex}", self._generation.programs[program], row.ifindex, attach
+                f"{program}-{row.ifindex}", generation.programs[program], row.ifindex, attach
             )
 
     def detach_endpoint(self, ifindex: int) -> None:
         for program in _ENDPOINT_HOOKS:
             self._links.detach(f"{program}-{ifindex}")
         self._endpoints.delete(ifindex)
+
+    def attach_sockets(self, cgroup: Path) -> None:
+        generation = self._loaded("sockets")
+        for name, attach in SOCKET_HOOKS.items():
+            self._links.attach_cgroup(name, generation.programs[name], cgroup, attach)
+
+    def services(self) -> dict[Frontend, ServiceRow]:
+        return dict(self._services.rows)
+
+    def update_services(
+        self, replace: Mapping[Frontend, ServiceRow], delete: Iterable[Frontend]
+    ) -> None:
+        self._services.update(replace, delete)
+
+    def backend_hits(self) -> dict[BackendAddress, int]:
+        return self._services.hits()
 
     def maps(self) -> list[MapUsage]:
         return [
@@ -141,7 +160,13 @@ class KernelDataplane:
     def read_events(self) -> list[DropEvent]:
         return self._events.read()
 
+    def _loaded(self, what: str) -> loader.Generation:
+        if self._generation is None:
+            raise DatapathError(f"{what} cannot be attached before configure() loaded programs")
+        return self._generation
+
     def close(self) -> None:
+        self._services.close()
         self._events.close()
         self._set.close()
         if self._generation:

@@ -22,8 +22,7 @@ from pathlib import Path
 import attrs
 import structlog
 
-from meshnet.dataplane import bpf
-from meshnet.dataplane import programs as tcx
+from meshnet.dataplane import bpf, programs
 from meshnet.dataplane.artifact import Artifact
 from meshnet.dataplane.bpf import Map
 from meshnet.dataplane.schema import PLACEHOLDER, PROGRAMS, STAGES, MapSpec, MapType, Sizes, schema
@@ -167,9 +166,10 @@ def load_generation(
 
 def _adopt(pinned: Path) -> Generation | None:
     """What is pinned there, if all of it is; the rest of one half removed goes."""
-    programs = {name: fd for name in PROGRAMS if (fd := bpf.open_pin(pinned / name)) is not None}
-    found = Generation(pinned, programs)
-    if len(programs) == len(PROGRAMS):
+    found = Generation(
+        pinned, {name: fd for name in PROGRAMS if (fd := bpf.open_pin(pinned / name)) is not None}
+    )
+    if len(found.programs) == len(PROGRAMS):
         return found
     found.close()
     shutil.rmtree(pinned, ignore_errors=True)
@@ -184,22 +184,22 @@ def _load(
     own["config"].freeze()
     every = {**maps, **own}
     fds = {PLACEHOLDER + place: every[spec.name].fd for place, spec in enumerate(schema(sizes))}
-    programs: dict[str, int] = {}
+    loaded: dict[str, int] = {}
     try:
         for name in PROGRAMS:
-            programs[name] = tcx.load_program(name, relocate(artifact.programs[name], fds))
-            bpf.pin(programs[name], loading / name)
+            loaded[name] = programs.load_program(name, relocate(artifact.programs[name], fds))
+            bpf.pin(loaded[name], loading / name)
         for stage, name in STAGES.items():
-            own["stages"].update(struct.pack("=I", stage), struct.pack("=I", programs[name]))
+            own["stages"].update(struct.pack("=I", stage), struct.pack("=I", loaded[name]))
         for name, opened in own.items():
             bpf.pin(opened.fd, loading / name)
     except BaseException:
-        Generation(loading, programs).close()
+        Generation(loading, loaded).close()
         raise
     finally:
         for opened in own.values():
             opened.close()
-    return Generation(loading, programs)
+    return Generation(loading, loaded)
 
 
 class Links:
@@ -212,43 +212,56 @@ class Links:
     def names(self) -> list[str]:
         return sorted(path.name for path in self._directory.iterdir())
 
-    def attach(self, name: str, program: int, ifindex: int, attach: tcx.Attach) -> None:
-        """Make `name` run `program` there; repeating it changes nothing."""
+    def attach(self, name: str, program: int, ifindex: int, attach: programs.Attach) -> None:
+        """Make `name` run `program` on an interface; repeating it changes nothing."""
+        if not self._follows(name, program, ifindex):
+            self._pin(name, programs.create_link(program, ifindex, attach))
+
+    def attach_cgroup(self, name: str, program: int, cgroup: Path, attach: programs.Attach) -> None:
+        """The same for the sockets of a cgroup."""
+        if not self._follows(name, program, cgroup.stat().st_ino & 0xFFFFFFFF):
+            self._pin(name, programs.create_cgroup_link(program, cgroup, attach))
+
+    def _follows(self, name: str, program: int, target: int) -> bool:
+        """Whether there is such a link; it then runs `program`. One of an interface or cgroup
+        that is gone, or not the node's any more, goes."""
         path = self._directory / name
         fd = bpf.open_pin(path)
-        if fd is not None:
-            info = tcx.link_info(fd)
-            try:
-                if info.ifindex == ifindex:
-                    if info.program_id != tcx.program_id(program):
-                        tcx.update_link(fd, program)
-                    return
-            finally:
-                os.close(fd)
-            path.unlink()  # of an interface that is gone, or not the node's underlay any more
-        fd = tcx.create_link(program, ifindex, attach)
+        if fd is None:
+            return False
         try:
-            bpf.pin(fd, path)
+            info = programs.link_info(fd)
+            if info.target == target and info.program_id != programs.program_id(program):
+                programs.update_link(fd, program)
         finally:
             os.close(fd)
+        if info.target != target:
+            path.unlink()
+        return info.target == target
+
+    def _pin(self, name: str, link: int) -> None:
+        try:
+            bpf.pin(link, self._directory / name)
+        finally:
+            os.close(link)
 
     def detach(self, name: str) -> None:
         """What is absent is not an error."""
         (self._directory / name).unlink(missing_ok=True)
 
-    def swap(self, programs: Mapping[str, int]) -> None:
+    def swap(self, loaded: Mapping[str, int]) -> None:
         """Every link to its program of this generation; dead ones are taken away."""
         for name in self.names():
-            program = programs.get(name.partition("-")[0])
+            program = loaded.get(name.partition("-")[0])
             fd = bpf.open_pin(self._directory / name)
             if fd is None:
                 continue
             try:
-                info = tcx.link_info(fd)
-                if program is None or not info.ifindex:
+                info = programs.link_info(fd)
+                if program is None or not info.target:
                     self.detach(name)
-                elif info.program_id != tcx.program_id(program):
-                    tcx.update_link(fd, program)
+                elif info.program_id != programs.program_id(program):
+                    programs.update_link(fd, program)
             finally:
                 os.close(fd)
 

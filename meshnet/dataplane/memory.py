@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -27,8 +28,10 @@ from meshnet.model.dataplane import (
     Mode,
     NodeConfig,
     NodeRow,
+    ServiceRow,
 )
 from meshnet.model.identity import FIRST_LOCAL, ReservedIdentity, cluster_of
+from meshnet.model.service import BackendAddress, Frontend
 
 LINK_LOCAL: Prefix = ip_network("fe80::/10")
 
@@ -61,6 +64,8 @@ class MemoryDataplane:
         self._index: dict[Address, int] = {}
         self._ipcache: dict[Prefix, tuple[int, int]] = {}
         self._endpoints: dict[int, EndpointRow] = {}
+        self._services: dict[Frontend, ServiceRow] = {}
+        self.sockets_of: Path | None = None
         self._seen: Counter[tuple[int, int]] = Counter()
         self._drops: Counter[tuple[DropReason, str]] = Counter()
         self._events: list[DropEvent] = []
@@ -108,6 +113,23 @@ class MemoryDataplane:
         row = self._endpoints.pop(ifindex, None)
         for key in [key for key in self._seen if row and key[0] == row.endpoint_id]:
             del self._seen[key]
+
+    def attach_sockets(self, cgroup: Path) -> None:
+        self.sockets_of = cgroup
+
+    def services(self) -> dict[Frontend, ServiceRow]:
+        return dict(self._services)
+
+    def update_services(
+        self, replace: Mapping[Frontend, ServiceRow], delete: Iterable[Frontend]
+    ) -> None:
+        for frontend in delete:
+            self._services.pop(frontend, None)
+        self._services.update(replace)
+
+    def backend_hits(self) -> dict[BackendAddress, int]:
+        rows = self._services.values()
+        return {backend: 0 for row in rows for backend in (*row.slots, *row.terminating)}
 
     def maps(self) -> list[MapUsage]:
         sizes = {name: len(self.dump(name)) for name in _DUMPED}

@@ -8,14 +8,21 @@ import errno
 import os
 import platform
 import struct
+from pathlib import Path
 
 import attrs
 
 from meshnet.dataplane.bpf import Command, address_of, buffer, call, info, refusal
 from meshnet.errors import CapabilityMissing, DatapathError, VerifierRejected
 
-SCHED_CLS = 3
-"""enum bpf_prog_type."""
+
+class ProgramType(enum.IntEnum):
+    """enum bpf_prog_type."""
+
+    SCHED_CLS = 3
+    CGROUP_SOCK_ADDR = 18
+
+
 LOG_MAX = 16 << 20
 """Bytes of verifier's log; a smaller buffer makes a valid program fail."""
 
@@ -23,12 +30,33 @@ LOG_MAX = 16 << 20
 class Attach(enum.IntEnum):
     """enum bpf_attach_type."""
 
+    INET4_CONNECT = 10
+    INET6_CONNECT = 11
+    UDP4_SENDMSG = 14
+    UDP6_SENDMSG = 15
+    UDP4_RECVMSG = 19
+    UDP6_RECVMSG = 20
+    INET4_GETPEERNAME = 29
+    INET6_GETPEERNAME = 30
     TCX_INGRESS = 46
     TCX_EGRESS = 47
 
 
+SOCKET_HOOKS = {
+    "sock_connect4": Attach.INET4_CONNECT,
+    "sock_connect6": Attach.INET6_CONNECT,
+    "sock_sendmsg4": Attach.UDP4_SENDMSG,
+    "sock_sendmsg6": Attach.UDP6_SENDMSG,
+    "sock_recvmsg4": Attach.UDP4_RECVMSG,
+    "sock_recvmsg6": Attach.UDP6_RECVMSG,
+    "sock_getpeername4": Attach.INET4_GETPEERNAME,
+    "sock_getpeername6": Attach.INET6_GETPEERNAME,
+}
+"""Programs of a cgroup; all others are tc's. The kernel checks such a program for its hook."""
+
+
 def load_program(name: str, instructions: bytes) -> int:
-    """Have the verifier check a tc program, quietly first, and with its log on a refusal.
+    """Have the verifier check a program, quietly first, and with its log on a refusal.
 
     Raises:
         VerifierRejected: with a one-line summary and the full log.
@@ -54,14 +82,16 @@ class _Rejected(Exception):
 
 
 def _load(name: str, instructions: bytes, *, log_size: int) -> tuple[int, str]:
+    hook = SOCKET_HOOKS.get(name)
+    kind = ProgramType.SCHED_CLS if hook is None else ProgramType.CGROUP_SOCK_ADDR
     code, licence = buffer(instructions), buffer(b"Dual BSD/GPL\0")
     log = ctypes.create_string_buffer(max(log_size, 1))
     try:
         fd, _ = call(
-            Command.PROG_LOAD, SCHED_CLS, len(instructions) // 8, address_of(code),
+            Command.PROG_LOAD, kind, len(instructions) // 8, address_of(code),
             address_of(licence), 1 if log_size else 0, log_size,
             address_of(log) if log_size else 0, 0, 0, name[:15].encode(),
-            format="=IIQQIIQII16s",
+            0, hook or 0, format="=IIQQIIQII16sII",
         )  # fmt: skip
     except OSError as error:
         if error.errno in (errno.EPERM, errno.ENOSYS):
@@ -119,8 +149,8 @@ def test_run(fd: int, packet: bytes, context: bytes = b"") -> TestRun:
 @attrs.frozen
 class LinkInfo:
     program_id: int
-    ifindex: int
-    """0 when the interface is gone."""
+    target: int
+    """The interface, or the lower half of the cgroup's id; 0 when it is gone."""
 
 
 def create_link(program: int, ifindex: int, attach: Attach) -> int:
@@ -138,6 +168,19 @@ def create_link(program: int, ifindex: int, attach: Attach) -> int:
     return fd
 
 
+def create_cgroup_link(program: int, cgroup: Path, attach: Attach) -> int:
+    """Attach to the sockets made by processes of a cgroup and of those below it. Several may be
+    attached; sockets that are there already are served too."""
+    target = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd, _ = call(Command.LINK_CREATE, program, target, attach, 0, 0, 0, 0, format="=IIIIIIQ")
+    except OSError as error:
+        raise refusal(Command.LINK_CREATE, error) from error
+    finally:
+        os.close(target)
+    return fd
+
+
 def update_link(link: int, program: int) -> None:
     """Swap the program; no packet sees neither or both."""
     try:
@@ -147,5 +190,5 @@ def update_link(link: int, program: int) -> None:
 
 
 def link_info(link: int) -> LinkInfo:
-    _, _, program, _, ifindex, _ = struct.unpack_from("=6I", info(link, 64))
-    return LinkInfo(program, ifindex)
+    _, _, program, _, target, _ = struct.unpack_from("=6I", info(link, 64))
+    return LinkInfo(program, target)

@@ -32,6 +32,7 @@ class MapType(enum.IntEnum):
 class MapFlag(enum.IntFlag):
     NONE = 0
     NO_PREALLOC = 1
+    MMAPABLE = 1 << 10
     RDONLY_PROG = 1 << 7
 
 
@@ -50,6 +51,13 @@ class Sizes:
     seen_identities: int = 65_536
     conntrack: int = 262_144
     """112 bytes each in the kernel, taken at the start."""
+    services: int = 65_536
+    """Frontends."""
+    backends: int = 65_536
+    backend_slots: int = 524_288
+    """One for each unit of a backend's weight, twice over while a service changes."""
+    service_clients: int = 65_536
+    """Sockets and clients that have a backend of their own."""
     events_bytes: int = 1 << 20
     """A power of two, and a multiple of the page size. Twice this is in the agent's RSS from the
     start, since the kernel maps the ring twice and at once (seen: 32 MB for 16 MB)."""
@@ -64,6 +72,10 @@ class Sizes:
             nodes=256,
             seen_identities=4_096,
             conntrack=16_384,
+            services=4_096,
+            backends=4_096,
+            backend_slots=32_768,
+            service_clients=4_096,
             events_bytes=1 << 16,
         )
 
@@ -99,6 +111,7 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
     u32, u64 = ctypes.c_uint32, ctypes.c_uint64
     hashed, lpm, lazy = MapType.HASH, MapType.LPM_TRIE, MapFlag.NO_PREALLOC
     array, percpu = MapType.ARRAY, MapType.PERCPU_ARRAY
+    lru = MapType.LRU_HASH
     reasons = max(abi.DropReason) + 1
 
     def spec(
@@ -137,6 +150,12 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
         spec("events", MapType.RINGBUF, None, None, sizes.events_bytes),
         spec("event_buckets", percpu, u32, abi.EventBucket, reasons),
         spec("conntrack", MapType.LRU_HASH, abi.ConntrackKey, abi.Conntrack, sizes.conntrack),
+        spec("services", hashed, abi.ServiceKey, abi.Service, sizes.services, lazy),
+        spec("backends", array, u32, abi.Backend, sizes.backends),
+        spec("backend_slots", array, u32, u32, sizes.backend_slots, MapFlag.MMAPABLE),
+        spec("backend_hits", percpu, u32, u64, sizes.backends),
+        spec("service_affinity", lru, abi.AffinityKey, abi.Affinity, sizes.service_clients),
+        spec("socket_peers", lru, abi.SocketPeerKey, abi.SocketPeer, sizes.service_clients),
     )
 
 
@@ -160,6 +179,14 @@ PROGRAMS = (
     "neighbour",
     "send_native",
     "receive_native",
+    "sock_connect4",
+    "sock_connect6",
+    "sock_sendmsg4",
+    "sock_sendmsg6",
+    "sock_recvmsg4",
+    "sock_recvmsg6",
+    "sock_getpeername4",
+    "sock_getpeername6",
 )
 """Every program; each is the one function of bpf/<name>.c."""
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import attrs
 
-from meshnet.errors import ManifestRefused, UsageError
+from meshnet.errors import ForeignKind, ManifestRefused, UsageError
 from meshnet.manifests.cilium_policy import read_cilium_policy
+from meshnet.manifests.endpoint_slice import read_endpoint_slice
 from meshnet.manifests.metadata import SERVER_FIELDS, Metadata, read_metadata
 from meshnet.manifests.network_policy import read_network_policy
 from meshnet.manifests.reader import Fault, Fields, Reader
+from meshnet.manifests.service import read_service
 from meshnet.manifests.simple import read_cidr_group, read_namespace
 from meshnet.model.manifest import Manifest, ManifestKey
 
@@ -70,7 +72,33 @@ KINDS = (
         namespaced=False,
         read=read_namespace,
     ),
+    Kind(
+        name="Service",
+        versions=("v1",),
+        aliases=("services", "svc"),
+        namespaced=True,
+        read=read_service,
+    ),
+    Kind(
+        name="EndpointSlice",
+        versions=("discovery.k8s.io/v1",),
+        aliases=("endpointslices", "eps"),
+        namespaced=True,
+        read=read_endpoint_slice,
+    ),
 )
+_RUN = "start its command with `meshnet run --label KEY=VALUE -- COMMAND`"
+FOREIGN = {
+    **dict.fromkeys(
+        ("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"), _RUN
+    ),
+    **dict.fromkeys(("ConfigMap", "Secret"), "give it to the command as a file or its environment"),
+    "ServiceAccount": "every endpoint has the service account `default`",
+    "Ingress": "there is no L7 entry from outside the mesh",
+    "Endpoints": "say it as a discovery.k8s.io/v1 EndpointSlice",
+}
+"""Kinds of Kubernetes that an application's files have beside what is ours -> what to do."""
+
 _BY_NAME = {kind.name: kind for kind in KINDS}
 _BY_ALIAS = {alias: kind for kind in KINDS for alias in (kind.slug, *kind.aliases)}
 
@@ -107,6 +135,8 @@ def _read(document: Any) -> tuple[Manifest, Any]:
     kind = None
     if named is not None:
         kind = _BY_NAME.get(named.value) if isinstance(named.value, str) else None
+        if kind is None and named.value in FOREIGN:
+            raise ForeignKind([Fault("kind", _foreign(named.value))])
         if kind is None:
             named.fault(f"must be one of {', '.join(_BY_NAME)}")
     if kind is None:
@@ -120,6 +150,10 @@ def _read(document: Any) -> tuple[Manifest, Any]:
         raise ManifestRefused(faults)
     key = ManifestKey(kind.name, metadata.namespace, metadata.name)
     return Manifest(key, _plain(document, metadata)), found
+
+
+def _foreign(kind: str) -> str:
+    return f"a {kind} is not meshnet's, so it is left out: {FOREIGN[kind]}"
 
 
 def _plain(document: dict[str, Any], metadata: Metadata) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import enum
 import attrs
 
 from meshnet.model.addressing import Address, Prefix
+from meshnet.model.service import BackendAddress
 
 
 class Mode(enum.StrEnum):
@@ -97,6 +98,18 @@ class EndpointRow:
     ready: bool = True
     policy_epoch: int = 0
     """Another number whenever its policy changes: flows are judged again."""
+
+
+@attrs.frozen(kw_only=True)
+class ServiceRow:
+    """One row of `services`, keyed by its frontend, and its range of `backend_slots`."""
+
+    slots: tuple[BackendAddress, ...]
+    """Who takes new clients, as often as its weight says; empty: the client is refused."""
+    terminating: frozenset[BackendAddress] = frozenset()
+    """Who keeps the clients it has and gets no new ones."""
+    affinity_s: int = 0
+    """How long a client keeps its backend; 0: every connection is drawn anew."""
 
 
 @attrs.frozen(kw_only=True)

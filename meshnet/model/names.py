@@ -11,6 +11,7 @@ _RFC1123 = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 
 CLUSTER_NAME_MAX = 32
 """Cilium's limit (pkg/clustermesh/types)."""
+DNS_NAME_MAX = 253
 LABEL_MAX = 63
 """RFC 1123 section 2.1, as Kubernetes applies it."""
 
@@ -34,6 +35,15 @@ def rfc1123_label(kind: str, text: str) -> str:
     if not _RFC1123.match(text):
         rule = "lower-case letters, digits and '-', first and last a letter or digit (RFC 1123)"
         raise InvalidName(kind, text, rule)
+    return text
+
+
+def dns_name(kind: str, text: str) -> str:
+    """Check a host name of DNS: labels with dots between, 253 characters at most."""
+    if len(text) > DNS_NAME_MAX or not text:
+        raise InvalidName(kind, text, f"1 to {DNS_NAME_MAX} characters (RFC 1123)")
+    for label in text.split("."):
+        rfc1123_label(kind, label)
     return text
 
 

@@ -150,3 +150,37 @@ def test_many_manifests_are_sent_in_requests_that_the_agent_takes(
     )
     (tmp_path / "many.yaml").write_text(text)
     assert meshnet("apply", "-f", str(tmp_path / "many.yaml")).out.count("created") == 12
+
+
+APPLICATION = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {}
+"""
+
+
+def test_an_applications_services_apply_and_its_deployments_are_left_out_by_name(
+    agent: FakeAgent, meshnet: Meshnet, tmp_path: Path
+) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text(APPLICATION)
+    done = meshnet("apply", "-f", str(file))
+    assert (done.code, done.out) == (1, "service default/web created\n")
+    assert f"{file}, document 2: kind: a Deployment is not meshnet's" in done.err
+    assert "`meshnet run" in done.err
+
+
+def test_nothing_but_what_is_not_ours_is_a_fault(
+    agent: FakeAgent, meshnet: Meshnet, tmp_path: Path
+) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text(APPLICATION.partition("---")[2])
+    done = meshnet("apply", "-f", str(file))
+    assert (done.code, done.out) == (2, "")
+    assert "a Deployment is not meshnet's" in done.err

@@ -112,9 +112,13 @@ def test_kube_apiserver_is_refused_with_a_reason() -> None:
         (NP.replace("v1", "v2"),
          ["apiVersion: must be networking.k8s.io/v1 for kind NetworkPolicy, "
           "not 'networking.k8s.io/v2'"]),
-        (NP.replace("NetworkPolicy", "Deployment"),
+        (NP.replace("NetworkPolicy", "Policy"),
          ["kind: must be one of NetworkPolicy, CiliumNetworkPolicy, "
-          "CiliumClusterwideNetworkPolicy, CiliumCIDRGroup, Namespace, not 'Deployment'"]),
+          "CiliumClusterwideNetworkPolicy, CiliumCIDRGroup, Namespace, Service, EndpointSlice, "
+          "not 'Policy'"]),
+        (NP.replace("NetworkPolicy", "Deployment"),
+         ["kind: a Deployment is not meshnet's, so it is left out: start its command with "
+          "`meshnet run --label KEY=VALUE -- COMMAND`"]),
         (NP.replace("namespace: shop", "namespace: Shop"),
          ["metadata.namespace: namespace name 'Shop' is invalid: lower-case letters, digits and "
           "'-', first and last a letter or digit (RFC 1123)"]),
