@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from meshnet.agent.local import LocalNode
-from meshnet.agent.trust import Trust
+from meshnet.agent.trust import Trust, tunnel_side
 from meshnet.enrolment.tokens import Tokens
 from meshnet.errors import Refused, UsageError
 from meshnet.kvstore.api import KV
@@ -73,7 +73,12 @@ class Joining:
 
     async def join(self, token: str, *, plan: bool) -> dict[str, Any]:
         report = await mesh_join.join(
-            token, kv=self._kv, cluster=self._local.cluster, pki=self._pki, plan=plan
+            token,
+            kv=self._kv,
+            cluster=self._local.cluster,
+            pki=self._pki,
+            tunnel=tunnel_side(self._local),
+            plan=plan,
         )
         return attrs.asdict(report)
 

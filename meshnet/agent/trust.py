@@ -10,6 +10,7 @@ from meshnet.agent.start import etcd_tls
 from meshnet.config import Settings
 from meshnet.enrolment.nodes import Contacts
 from meshnet.enrolment.server import EnrolmentServer
+from meshnet.enrolment.tunnel import TunnelSide
 from meshnet.gateway.server import Gateway
 from meshnet.kvstore.api import KV
 from meshnet.kvstore.channel import Connections
@@ -62,7 +63,12 @@ class Trust:
         contacts = Contacts(etcd_endpoints=self._etcd_endpoints(), signers=self.signers)
         lifetime = timedelta(seconds=self._settings.certificate_lifetime_s)
         return EnrolmentServer.of(
-            self._kv, self._local.cluster, self._pki, contacts, lifetime=lifetime
+            self._kv,
+            self._local.cluster,
+            self._pki,
+            contacts,
+            tunnel_side(self._local),
+            lifetime=lifetime,
         )
 
     def _etcd_endpoints(self) -> tuple[str, ...]:
@@ -70,6 +76,16 @@ class Trust:
         if self._settings.etcd.managed:
             return (host_port(self._local.underlay.addresses[0], ETCD_PORT),)
         return self._settings.etcd.endpoints
+
+
+def tunnel_side(local: LocalNode) -> TunnelSide:
+    """Where this node's tunnel ends, for whoever joins and wants to try it."""
+    return TunnelSide(
+        ifname=local.underlay.ifname,
+        addresses=local.underlay.addresses,
+        mtu=local.underlay.mtu,
+        sends=local.cluster.tunnel.value,
+    )
 
 
 def host_port(address: Address, port: int) -> str:

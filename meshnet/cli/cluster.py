@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -17,6 +17,7 @@ from meshnet.cli.arguments import OutputOption, secret
 from meshnet.cli.client import AgentClient
 from meshnet.cli.console import Column, Output
 from meshnet.cli.mesh import PlanOption, TokenArgument, TtlOption, print_token, token_ttl_s
+from meshnet.cli.plan import demand_clean, show_plan
 from meshnet.config import EtcdSettings, Paths
 from meshnet.errors import AgentUnreachable, ConfigError, UsageError
 from meshnet.model.addressing import parse_prefix
@@ -29,6 +30,9 @@ from meshnet.model.cluster import (
     derived_cluster_id,
 )
 from meshnet.model.names import LABEL_MAX, cluster_id, cluster_name, rfc1123_label
+
+if TYPE_CHECKING:
+    from meshnet.bootstrap.plan import Enlisting
 
 app = typer.Typer(
     help="Make a cluster, join it, leave it.", rich_markup_mode=None, no_args_is_help=True
@@ -204,19 +208,44 @@ def join(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Join this host to the cluster that gave TOKEN. All or nothing."""
-    from meshnet.bootstrap.join import Enlisting, join_cluster, plan_join
+    from meshnet.bootstrap.join import join_cluster
+    from meshnet.bootstrap.plan import Enlisting
     from meshnet.pki.token import JoinToken
 
     wanted = Enlisting(
         token=JoinToken.decode(secret(token)), node=node_name(node), underlay=underlay
     )
     paths = Paths.from_environment()
-    planned = finish(plan_join(wanted, paths, say=console.progress))
-    if not plan:
-        finish(join_cluster(wanted, paths, say=console.progress, missing=lambda: missing(paths)))
-    _show_member(planned.cluster, wanted.node, output)
+    if plan:
+        _show_join_plan(wanted, paths, output)
+        return
+    joined = join_cluster(wanted, paths, say=console.progress, missing=lambda: missing(paths))
+    cluster, new = finish(joined)
+    _show_member(cluster, wanted.node, output)
     if output.for_people:
-        console.progress("this host would join; nothing was changed" if plan else "joined")
+        console.progress("joined" if new else "this host is that node already: nothing to do")
+
+
+def _show_join_plan(wanted: Enlisting, paths: Paths, output: Output) -> None:
+    import attrs
+
+    from meshnet.bootstrap.join import plan_join
+
+    planned = finish(plan_join(wanted, paths, say=console.progress))
+    meeting = planned.meeting
+    answer = {
+        "cluster": wanted.token.cluster,
+        "id": wanted.token.cluster_id,
+        "node": wanted.node,
+        "underlay": meeting and meeting.underlay.ifname,
+        "underlay_reason": meeting and meeting.reason,
+        "checks": [attrs.asdict(check) for check in planned.checks],
+        "joined": False,
+    }
+    show_plan(answer, output)
+    demand_clean(answer)
+    if output.for_people:
+        console.progress("this host would join; nothing was changed")
 
 
 @app.command("leave")

@@ -10,6 +10,7 @@ from meshnet.cli import console
 from meshnet.cli.arguments import OutputOption, TimeoutOption, WaitOption, duration_s, secret
 from meshnet.cli.client import AgentClient
 from meshnet.cli.console import Column, Output, Row, Tone
+from meshnet.cli.plan import demand_clean, show_plan
 from meshnet.cli.waiting import wait_for
 from meshnet.config import Paths
 from meshnet.errors import UsageError
@@ -107,22 +108,11 @@ def join(
     """Join the cluster that gave TOKEN in a mesh: both know each other afterwards."""
     client = AgentClient(Paths.from_environment())
     answer = client.post("mesh", "join", body={"token": secret(token), "plan": plan})
-    if not output.for_people:
-        console.show_data(answer, output)
-    else:
-        print_checks(answer["checks"])
+    show_plan(answer, output)
+    demand_clean(answer)
+    if output.for_people:
         ending = "joined" if answer["joined"] else "would be joined; nothing was changed"
         typer.echo(f"cluster {answer['cluster']} (id {answer['id']}) {ending}")
-    if not all(check["ok"] for check in answer["checks"]):
-        raise typer.Exit(1)
-
-
-def print_checks(checks: list[Row]) -> None:
-    """A line a check, on stderr: they are progress."""
-    for check in checks:
-        mark, tone = ("ok", Tone.GOOD) if check["ok"] else ("FAILED", Tone.BAD)
-        detail = f": {check['detail']}" if check["detail"] else ""
-        typer.echo(f"  {console.painted(mark, tone)}  {check['check']}{detail}", err=True)
 
 
 @app.command("leave")

@@ -8,8 +8,11 @@ import attrs
 
 from meshnet.enrolment.messages import MeshMember
 from meshnet.errors import MeshnetError, Refused
+from meshnet.logic import agreement
 from meshnet.model import names
+from meshnet.model.ability import Abilities
 from meshnet.model.addressing import Prefix, contains, overlaps
+from meshnet.model.check import Check, Fault
 from meshnet.model.cluster import Cluster
 from meshnet.model.node import Node
 from meshnet.model.remote import Remote, RemoteKind, RemoteState
@@ -21,20 +24,12 @@ MAX_POD_CIDRS = 16
 
 
 @attrs.frozen(kw_only=True)
-class Check:
-    """One question, its answer, and what an operator should know about it."""
-
-    check: str
-    ok: bool
-    detail: str
-
-
-@attrs.frozen(kw_only=True)
 class Neighbourhood:
     """Everything of our side that another cluster could collide with."""
 
     cluster: Cluster
     mesh_ca: Certificate
+    abilities: Abilities = attrs.field(factory=Abilities)
     nodes: tuple[Node, ...] = ()
     remotes: tuple[Remote, ...] = ()
 
@@ -48,18 +43,19 @@ def examine(ours: Neighbourhood, candidate: MeshMember) -> tuple[Check, ...]:
     fine = f"{_spoken(candidate.pod_cidrs)} overlaps nothing"
     return (
         *recognise(ours, candidate),
-        _check("pinned", _pin_faults(ours, candidate), "nothing pinned changes"),
-        _check("pod-cidr", _pod_cidr_faults(ours, candidate), fine),
-        _check("gateways", _gateway_faults(candidate), ", ".join(candidate.gateways)),
+        Check.of("pinned", _pin_faults(ours, candidate), "nothing pinned changes"),
+        Check.of("pod-cidr", _pod_cidr_faults(ours, candidate), fine),
+        Check.of("gateways", _gateway_faults(candidate), ", ".join(candidate.gateways)),
+        *agreement.compare(ours.abilities, candidate.abilities, f"cluster {candidate.name!r}"),
     )
 
 
 def recognise(ours: Neighbourhood, candidate: MeshMember) -> tuple[Check, ...]:
     """The checks for which a token alone is enough: before anything is said to anybody."""
     return (
-        _check("name", _name_faults(ours, candidate), f"{candidate.name!r} is free"),
-        _check("id", _id_faults(ours, candidate), f"{candidate.id} is free"),
-        _check("ca", _ca_faults(ours, candidate), "its mesh CA is its own"),
+        Check.of("name", _name_faults(ours, candidate), f"{candidate.name!r} is free"),
+        Check.of("id", _id_faults(ours, candidate), f"{candidate.id} is free"),
+        Check.of("ca", _ca_faults(ours, candidate), "its mesh CA is its own"),
     )
 
 
@@ -73,27 +69,15 @@ def compare(
         name=name, id=number or known, mesh_ca="", pod_cidrs=pod_cidrs, gateways=()
     )
     checks = [
-        _check("name", _name_faults(ours, candidate), f"{name!r} is free"),
-        _check("pinned", _pin_faults(ours, candidate), "nothing pinned changes"),
-        _check(
+        Check.of("name", _name_faults(ours, candidate), f"{name!r} is free"),
+        Check.of("pinned", _pin_faults(ours, candidate), "nothing pinned changes"),
+        Check.of(
             "pod-cidr", _pod_cidr_faults(ours, candidate), f"{_spoken(pod_cidrs)} overlaps nothing"
         ),
     ]
     if number is not None:
-        checks.append(_check("id", _id_faults(ours, candidate), f"{number} is free"))
+        checks.append(Check.of("id", _id_faults(ours, candidate), f"{number} is free"))
     return tuple(checks)
-
-
-def _check(name: str, faults: Iterator[str], fine: str) -> Check:
-    fault = next(faults, None)
-    return Check(check=name, ok=fault is None, detail=fault or fine)
-
-
-def demand(checks: Iterable[Check]) -> None:
-    """Raises Refused with the first check that failed."""
-    for check in checks:
-        if not check.ok:
-            raise Refused(check.detail)
 
 
 def as_remote(member: MeshMember, state: RemoteState) -> Remote:
@@ -108,35 +92,37 @@ def as_remote(member: MeshMember, state: RemoteState) -> Remote:
     )
 
 
-def _name_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[str]:
+def _name_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[Fault]:
     try:
         names.cluster_name(candidate.name)
     except MeshnetError as error:
-        yield str(error)
+        yield Fault(str(error))
     if candidate.name == ours.cluster.name:
-        yield (f"both clusters are named {candidate.name!r}: set one of them up under another name")
+        yield Fault(
+            f"both clusters are named {candidate.name!r}", "set one of them up under another name"
+        )
 
 
-def _id_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[str]:
+def _id_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[Fault]:
     try:
         names.cluster_id(candidate.id)
     except MeshnetError as error:
-        yield str(error)
+        yield Fault(str(error))
     taken = [(ours.cluster.name, ours.cluster.id)]
     taken += [(remote.name, remote.id) for remote in ours.others(candidate.name)]
     for name, number in taken:
         if number == candidate.id:
-            yield (
-                f"clusters {name!r} and {candidate.name!r} both have id {number}: "
-                "set one of them up with another --id"
+            yield Fault(
+                f"clusters {name!r} and {candidate.name!r} both have id {number}",
+                "set one of them up with another --id",
             )
 
 
-def _ca_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[str]:
+def _ca_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[Fault]:
     try:
         theirs = verify_ca(candidate.mesh_ca.encode())
     except Refused as error:
-        yield str(error)
+        yield Fault(str(error))
         return
     known = [(ours.cluster.name, ours.mesh_ca)]
     known += [
@@ -148,28 +134,29 @@ def _ca_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[str]:
         # By subject, not by key: TLS finds a CA by its subject, so a namesake of another
         # cluster's CA would stand in the way of that cluster's certificates.
         if ca.parsed.subject == theirs.parsed.subject:
-            yield (
+            yield Fault(
                 f"mesh CA of cluster {candidate.name!r} is named like that of cluster {name!r}: "
                 f"{ca.parsed.subject.rfc4514_string()}"
             )
 
 
-def _pin_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[str]:
+def _pin_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[Fault]:
     """Joining twice is fine, joining as another is not: what was pinned stays pinned."""
     wanted = (candidate.id, candidate.mesh_ca.strip(), set(candidate.pod_cidrs))
     for remote in ours.remotes:
         if remote.name == candidate.name and remote.state is RemoteState.COMMITTED:
             pinned = (remote.id, remote.mesh_ca.strip(), set(remote.pod_cidrs))
             if pinned != wanted:
-                yield (
+                yield Fault(
                     f"cluster {remote.name!r} is in the mesh already, with another CA, id or "
-                    f"PodCIDR: run `meshnet mesh leave {remote.name}` first"
+                    "PodCIDR",
+                    f"run `meshnet mesh leave {remote.name}` first",
                 )
 
 
-def _pod_cidr_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[str]:
+def _pod_cidr_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[Fault]:
     if not 1 <= len(candidate.pod_cidrs) <= MAX_POD_CIDRS:
-        yield (
+        yield Fault(
             f"cluster {candidate.name!r} names {len(candidate.pod_cidrs)} PodCIDRs: "
             f"1 to {MAX_POD_CIDRS}"
         )
@@ -183,29 +170,29 @@ def _pod_cidr_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[str
     for theirs in candidate.pod_cidrs:
         for what, prefix, cluster in taken:
             if overlaps(theirs, prefix):
-                yield (
+                yield Fault(
                     f"PodCIDR {theirs} of cluster {candidate.name!r} overlaps {what} {prefix} "
                     f"of cluster {cluster!r}"
                 )
         for node in ours.nodes:
             for address in node.addresses:
                 if contains(theirs, address):
-                    yield (
+                    yield Fault(
                         f"PodCIDR {theirs} of cluster {candidate.name!r} contains node "
                         f"{node.name!r} ({address}) of cluster {own.name!r}"
                     )
 
 
-def _gateway_faults(candidate: MeshMember) -> Iterator[str]:
+def _gateway_faults(candidate: MeshMember) -> Iterator[Fault]:
     if not 1 <= len(candidate.gateways) <= MAX_GATEWAYS:
-        yield (
+        yield Fault(
             f"cluster {candidate.name!r} names {len(candidate.gateways)} gateways: "
             f"1 to {MAX_GATEWAYS}"
         )
     for gateway in candidate.gateways:
         host, _colon, port = gateway.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            yield f"gateway {gateway!r} of cluster {candidate.name!r} is not host:port"
+            yield Fault(f"gateway {gateway!r} of cluster {candidate.name!r} is not host:port")
 
 
 def _spoken(prefixes: Iterable[Prefix]) -> str:

@@ -16,6 +16,8 @@ from meshnet.enrolment.messages import (
     JoinNodeReply,
     JoinNodeRequest,
     Nothing,
+    ProbeReply,
+    ProbeRequest,
     RenewReply,
     RenewRequest,
     decode,
@@ -52,6 +54,11 @@ class EnrolmentClient:
         self._endpoints = tuple(endpoints)
         self._ca = ca
 
+    @property
+    def answering(self) -> EnrolmentClient:
+        """The same, but asking the signer alone that answered last."""
+        return EnrolmentClient(self._cluster, self._endpoints[:1], self._ca)
+
     @classmethod
     def of(cls, token: JoinToken) -> EnrolmentClient:
         return cls(token.cluster, token.endpoints, token.ca)
@@ -70,6 +77,9 @@ class EnrolmentClient:
 
     async def commit_mesh(self, request: JoinMeshRequest) -> JoinMeshReply:
         return await self._call("CommitMesh", request, JoinMeshReply, timeout_s=COMMIT_TIMEOUT_S)
+
+    async def probe_tunnel(self, request: ProbeRequest) -> ProbeReply:
+        return await self._call("ProbeTunnel", request, ProbeReply)
 
     async def abort_mesh(self, request: JoinMeshRequest) -> Nothing:
         return await self._call("AbortMesh", request, Nothing)
@@ -94,6 +104,8 @@ class EnrolmentClient:
                     raise error_of(code, details) from error
                 failures.append(f"{endpoint}: {_spoken(code, details)}")
             else:
+                others = (each for each in self._endpoints if each != endpoint)
+                self._endpoints = (endpoint, *others)  # the next question begins here
                 return decode(answer, shape)
         raise Unreachable(
             f"no signer of cluster {self._cluster!r} answers: {'; '.join(failures) or 'none known'}"

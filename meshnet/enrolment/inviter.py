@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from meshnet.enrolment.candidate import Check, Neighbourhood, as_remote, demand, examine
+from meshnet.enrolment.candidate import Neighbourhood, as_remote, examine
 from meshnet.enrolment.messages import JoinMeshReply, JoinMeshRequest, MeshMember, Nothing
 from meshnet.enrolment.remotes import Remotes
-from meshnet.enrolment.roster import GatewaysOf, gateways_of, live_nodes
+from meshnet.enrolment.roster import GatewaysOf, abilities_of, gateways_of, live_nodes
 from meshnet.enrolment.tokens import HeldToken, Tokens
 from meshnet.errors import Conflict, Refused, TokenRefused
 from meshnet.kvstore.api import KV
+from meshnet.model.check import Check, demand
 from meshnet.model.cluster import Cluster
 from meshnet.model.remote import RemoteState
 from meshnet.model.token import TokenKind
@@ -46,10 +47,12 @@ class Introduction:
         self._gateways = gateways
 
     async def neighbourhood(self) -> Neighbourhood:
+        nodes = await live_nodes(self._kv, self._cluster.name)
         return Neighbourhood(
             cluster=self._cluster,
             mesh_ca=self._mesh_ca,
-            nodes=await live_nodes(self._kv, self._cluster.name),
+            abilities=abilities_of(self._cluster, nodes),
+            nodes=nodes,
             remotes=await Remotes(self._kv).list(),
         )
 
@@ -61,6 +64,7 @@ class Introduction:
             mesh_ca=self._mesh_ca.pem.decode(),
             pod_cidrs=self._cluster.pod_cidrs,
             gateways=self._gateways(nodes),
+            abilities=abilities_of(self._cluster, nodes),
         )
 
 
@@ -76,9 +80,14 @@ class Inviter:
         self._probe = probe
 
     async def plan(self, request: JoinMeshRequest) -> JoinMeshReply:
-        """The same checks as `prepare`; nothing is stored and no token used up."""
-        await self._admit(request)
-        return JoinMeshReply(member=await self._introduction.member())
+        """The same checks as `prepare`; nothing is stored and no token used up.
+
+        Raises:
+            TokenRefused: whoever has no good token hears nothing of us.
+        """
+        await self._token(request)
+        checks = examine(await self._introduction.neighbourhood(), request.member)
+        return JoinMeshReply(member=await self._introduction.member(), checks=checks)
 
     async def prepare(self, request: JoinMeshRequest) -> JoinMeshReply:
         """Check, use the token up and store the joiner as pending, in one txn.
@@ -119,6 +128,11 @@ class Inviter:
         return Nothing()
 
     async def _admit(self, request: JoinMeshRequest) -> tuple[HeldToken, str]:
+        token, claimant = await self._token(request)
+        demand(examine(await self._introduction.neighbourhood(), request.member))
+        return token, claimant
+
+    async def _token(self, request: JoinMeshRequest) -> tuple[HeldToken, str]:
         token = await self._tokens.find(request.secret, TokenKind.MESH)
         wanted = token.record.for_cluster
         if wanted not in (None, request.member.name):
@@ -127,9 +141,7 @@ class Inviter:
                 f"not for {request.member.name!r}"
             )
         claimant = _claimant(request.member)
-        token.allow(claimant)
-        demand(examine(await self._introduction.neighbourhood(), request.member))
-        return token, claimant
+        return token.allow(claimant), claimant
 
     async def _claimed(self, request: JoinMeshRequest) -> HeldToken:
         """The token, which this joiner must have prepared with."""
@@ -143,7 +155,7 @@ class Inviter:
 def demand_one(member: MeshMember, checks: tuple[Check, ...]) -> None:
     """Raises Refused unless at least one gateway of the member answered."""
     if not any(check.ok for check in checks):
-        reasons = "; ".join(check.detail for check in checks)
+        reasons = "; ".join(check.text for check in checks)
         raise Refused(f"no gateway of cluster {member.name!r} can be reached: {reasons}")
 
 

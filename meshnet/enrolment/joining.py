@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 from meshnet.enrolment.client import EnrolmentClient
 from meshnet.enrolment.messages import JoinNodeReply, JoinNodeRequest
 from meshnet.enrolment.nodes import NODE_PROFILES
 from meshnet.errors import Refused
 from meshnet.model import names
-from meshnet.model.addressing import Address
+from meshnet.model.ability import Abilities
+from meshnet.model.addressing import Address, Prefix
+from meshnet.model.cluster import TunnelProtocol
 from meshnet.model.token import TokenKind
 from meshnet.pki.ca import CertificateAuthority, Signer
 from meshnet.pki.certificate import (
@@ -33,13 +36,17 @@ async def enrol_node(
     *,
     node: str,
     addresses: tuple[Address, ...],
+    networks: tuple[Prefix, ...] = (),
+    routes: tuple[Prefix, ...] = (),
     plan: bool = False,
+    signer: EnrolmentClient | None = None,
     lifetime: timedelta = LIFETIME,
 ) -> JoinNodeReply:
     """Become a node of the token's cluster: certificates and CAs are in `pki` afterwards.
 
     The keys are written first, so a second try after a failure is the same claimant and
     the token still good for it. With `plan` nothing is written and nothing used up.
+    `signer`: whom to ask; by default those whom the token names.
 
     Raises:
         TokenRefused, Refused: the signer's reason, or an answer that does not hold.
@@ -49,13 +56,16 @@ async def enrol_node(
     names.rfc1123_label("node", node)
     key_of = (lambda _: generate_key()) if plan else pki.ensure_key
     csrs = {profile: make_csr(key_of(profile), node) for profile in NODE_PROFILES}
-    reply = await EnrolmentClient.of(token).join_node(
+    reply = await (signer or EnrolmentClient.of(token)).join_node(
         JoinNodeRequest(
             secret=token.secret,
             node=node,
             addresses=addresses,
             requests={profile: csr.decode() for profile, csr in csrs.items()},
             plan=plan,
+            abilities=abilities_of_host(addresses),
+            networks=networks,
+            routes=routes,
         )
     )
     authorities = _check_authorities(token, reply)
@@ -75,6 +85,14 @@ async def enrol_node(
     if reply.authority_keys:
         _become_signer(pki, reply, token.cluster, node, addresses, lifetime)
     return reply
+
+
+def abilities_of_host(addresses: Iterable[Address]) -> Abilities:
+    return Abilities(
+        accepts=tuple(protocol.value for protocol in TunnelProtocol),
+        families=tuple(sorted({address.version for address in addresses})),
+        now=datetime.now(UTC),
+    )
 
 
 def _check_authorities(token: JoinToken, reply: JoinNodeReply) -> dict[Authority, Certificate]:

@@ -7,6 +7,7 @@ a newer side may say more.
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeVar
@@ -15,7 +16,9 @@ import attrs
 import cattrs
 
 from meshnet.errors import ConfigError, Refused
+from meshnet.model.ability import Abilities
 from meshnet.model.addressing import Address, Prefix, parse_address, parse_prefix
+from meshnet.model.check import Check
 from meshnet.model.cluster import Cluster
 from meshnet.pki.certificate import Authority, Profile
 
@@ -36,6 +39,21 @@ class JoinNodeRequest:
     """A signing request (PEM) for each certificate. The key for `node` is the claimant."""
     plan: bool = False
     """Only check: sign nothing, use nothing up."""
+    abilities: Abilities = attrs.field(factory=Abilities)
+    networks: tuple[Prefix, ...] = ()
+    """What the host is on: its interfaces' own prefixes."""
+    routes: tuple[Prefix, ...] = ()
+    """What it reaches through routers, the default route aside."""
+
+
+@attrs.frozen(kw_only=True)
+class TunnelEnd:
+    """Where the tunnel of the signer that answers ends."""
+
+    addresses: tuple[Address, ...]
+    sends: str
+    ports: dict[str, int]
+    """By protocol: it takes each."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +66,11 @@ class JoinNodeReply:
     """The CAs' keys, for a node that joins as a signer. Else empty."""
     etcd_endpoints: tuple[str, ...]
     signers: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
+    """What the signer looked at. Only for a plan: else the first fault is an error."""
+    abilities: Abilities = attrs.field(factory=Abilities)
+    tunnel: TunnelEnd | None = None
+    """Of the answering signer. Only for a plan."""
 
 
 @attrs.frozen(kw_only=True)
@@ -73,6 +96,7 @@ class MeshMember:
     pod_cidrs: tuple[Prefix, ...]
     gateways: tuple[str, ...]
     """`host:port` of each."""
+    abilities: Abilities = attrs.field(factory=Abilities)
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +108,33 @@ class JoinMeshRequest:
 @attrs.frozen(kw_only=True)
 class JoinMeshReply:
     member: MeshMember
+    checks: tuple[Check, ...] = ()
+    """What the inviter looked at. Only for a plan: else the first fault is an error."""
+    tunnel: TunnelEnd | None = None
+    """Of the answering signer. Only for a plan."""
+
+
+@attrs.frozen(kw_only=True)
+class ProbeRequest:
+    """Look whether the tunnel passes between us, both ways (see tunnel.py)."""
+
+    secret: bytes = attrs.field(repr=False)
+    nonce: bytes
+    address: Address
+    """Where the joiner's tunnel ends."""
+    sends: str
+    """In which format its questions come."""
+    port: int
+    """Where it listens for the signer's."""
+    sizes: tuple[int, ...]
+    """Of outer IP packets."""
+
+
+@attrs.frozen(kw_only=True)
+class ProbeReply:
+    arrived: tuple[int, ...]
+    source: str | None
+    """The outer source address as the signer saw it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +147,10 @@ def _make_converter() -> cattrs.Converter:
     made.register_structure_hook(Address, lambda value, _: parse_address(str(value)))
     made.register_structure_hook(Prefix, lambda value, _: parse_prefix(str(value)))
     made.register_structure_hook(bytes, lambda value, _: base64.b64decode(value, validate=True))
+    made.register_structure_hook(
+        datetime.datetime, lambda value, _: datetime.datetime.fromisoformat(value)
+    )
+    made.register_unstructure_hook(datetime.datetime, lambda value: value.isoformat())
     for address in (IPv4Address, IPv6Address, IPv4Network, IPv6Network):
         made.register_unstructure_hook(address, str)
     made.register_unstructure_hook(bytes, lambda value: base64.b64encode(value).decode())

@@ -16,11 +16,14 @@ from meshnet.enrolment.messages import (
     RenewReply,
     RenewRequest,
 )
-from meshnet.enrolment.roster import live_nodes
+from meshnet.enrolment.newcomer import Household, examine_node
+from meshnet.enrolment.remotes import Remotes
+from meshnet.enrolment.roster import abilities_of, live_nodes
 from meshnet.enrolment.tokens import Tokens
 from meshnet.errors import PermissionRefused, Refused
 from meshnet.kvstore.api import KV
 from meshnet.model import names
+from meshnet.model.check import Check, demand
 from meshnet.model.cluster import Cluster
 from meshnet.model.token import TokenKind
 from meshnet.pki.ca import Signer
@@ -74,16 +77,18 @@ class NodeAdmission:
             TokenRefused: unknown, expired, used by another, of the wrong kind.
             Refused: the name or an address is taken, or a request cannot be signed.
         """
+        names.rfc1123_label("node", request.node)
         token = await self._tokens.find(request.secret, TokenKind.NODE)
         if request.requests.keys() != NODE_PROFILES:
             wanted = ", ".join(sorted(NODE_PROFILES))
             raise Refused(f"signing requests are wanted for {wanted}, and for nothing else")
         claimant = _key_of(request.requests[Profile.NODE])
         token.allow(claimant)
-        await self._check_node(request, again=token.record.used_by == claimant)
-        certificates = {profile: self._sign(request, profile) for profile in sorted(NODE_PROFILES)}
+        checks = await self._examine(request, again=token.record.used_by == claimant)
         if request.plan:
-            return self._reply({}, keys=False)
+            return attrs.evolve(self._reply({}, keys=False), checks=checks)
+        demand(checks)
+        certificates = {profile: self._sign(request, profile) for profile in sorted(NODE_PROFILES)}
         await self._tokens.use(token, claimant)
         return self._reply(certificates, keys=token.record.signer)
 
@@ -105,22 +110,15 @@ class NodeAdmission:
             signers=self._contacts.signers,
         )
 
-    async def _check_node(self, request: JoinNodeRequest, *, again: bool) -> None:
-        """`again`: the same claimant has joined by this token, and may be live already."""
-        names.rfc1123_label("node", request.node)
-        if not request.addresses:
-            raise Refused(f"node {request.node!r} names no underlay address")
-        for node in await live_nodes(self._kv, self._cluster.name):
-            if node.name == request.node:
-                if again:
-                    continue
-                raise Refused(
-                    f"node {node.name!r} is live in cluster {self._cluster.name!r}: choose "
-                    f"another name with --node, or run `meshnet node delete {node.name}` first"
-                )
-            for address in request.addresses:
-                if address in node.addresses:
-                    raise Refused(f"address {address} is that of node {node.name!r}")
+    async def _examine(self, request: JoinNodeRequest, *, again: bool) -> tuple[Check, ...]:
+        nodes = await live_nodes(self._kv, self._cluster.name)
+        household = Household(
+            cluster=self._cluster,
+            abilities=abilities_of(self._cluster, nodes, now=self._clock()),
+            nodes=nodes,
+            remotes=await Remotes(self._kv).list(),
+        )
+        return examine_node(household, request, again=again)
 
     async def _check_revoked(self, node: str, issued_at: datetime) -> None:
         pair = await self._kv.get(schema.revoked(node))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from meshnet.enrolment.candidate import Check
 from meshnet.enrolment.messages import MeshMember
 from meshnet.errors import MeshnetError
 from meshnet.kvstore.channel import ClientTls
 from meshnet.kvstore.etcd import EtcdKV
+from meshnet.model.check import Check
 from meshnet.pki.certificate import Profile
 from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
@@ -43,12 +43,12 @@ class GatewayProbe:
                 while True:
                     try:
                         detail = await self._read(kv, member)
-                        return Check(check=f"gateway {gateway}", ok=True, detail=detail)
+                        return Check(check=f"gateway {gateway}", ok=True, evidence=detail)
                     except MeshnetError as error:
                         detail = str(error)
                     await asyncio.sleep(GAP_S)
         except TimeoutError:
-            return Check(check=f"gateway {gateway}", ok=False, detail=detail)
+            return Check(check=f"gateway {gateway}", ok=False, evidence=detail)
         finally:
             await kv.close()
 

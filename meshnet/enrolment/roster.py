@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from meshnet.errors import PoisonedKey
 from meshnet.kvstore.api import KV
-from meshnet.model.cluster import GATEWAY_PORT
+from meshnet.logic.agreement import families_of
+from meshnet.model.ability import Abilities
+from meshnet.model.cluster import GATEWAY_PORT, Cluster, TunnelProtocol
 from meshnet.model.node import Node
 from meshnet.registry import codec, schema
 from meshnet.registry.store import list_items
@@ -22,6 +25,18 @@ async def live_nodes(kv: KV, cluster: str) -> tuple[Node, ...]:
 
 def _told_elsewhere(_: PoisonedKey) -> None:
     """Whoever follows the prefix reports it."""
+
+
+def abilities_of(
+    cluster: Cluster, nodes: tuple[Node, ...], *, now: datetime | None = None
+) -> Abilities:
+    """What a cluster of these nodes can do. `now`: its clock; by default this host's."""
+    return Abilities(
+        tunnel=cluster.tunnel.value,
+        accepts=tuple(protocol.value for protocol in TunnelProtocol),
+        families=families_of(nodes) if nodes else None,
+        now=now or datetime.now(UTC),
+    )
 
 
 def gateways_of(nodes: tuple[Node, ...]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import TypeVar
 
+import attrs
 import grpc
 import grpc.aio
 import structlog
@@ -18,9 +19,14 @@ from meshnet.enrolment.faults import status_of
 from meshnet.enrolment.inviter import Introduction, Inviter
 from meshnet.enrolment.messages import (
     SERVICE,
+    JoinMeshReply,
     JoinMeshRequest,
+    JoinNodeReply,
     JoinNodeRequest,
+    ProbeReply,
+    ProbeRequest,
     RenewRequest,
+    TunnelEnd,
     decode,
     encode,
 )
@@ -29,6 +35,7 @@ from meshnet.enrolment.probe import PATIENCE_S, GatewayProbe
 from meshnet.enrolment.remotes import Remotes
 from meshnet.enrolment.roster import GatewaysOf, gateways_of
 from meshnet.enrolment.tokens import Tokens
+from meshnet.enrolment.tunnel import TunnelResponder, TunnelSide
 from meshnet.errors import ConfigError, MeshnetError
 from meshnet.kvstore.api import KV
 from meshnet.model.cluster import Cluster
@@ -53,9 +60,18 @@ _OPTIONS = (
 class EnrolmentServer:
     """Carries requests to those who decide, and their refusals back."""
 
-    def __init__(self, admission: NodeAdmission, inviter: Inviter, pki: PkiStore) -> None:
+    def __init__(
+        self,
+        admission: NodeAdmission,
+        inviter: Inviter,
+        responder: TunnelResponder,
+        tokens: Tokens,
+        pki: PkiStore,
+    ) -> None:
         self._admission = admission
         self._inviter = inviter
+        self._responder = responder
+        self._tokens = tokens
         self._pki = pki
         self._server: grpc.aio.Server | None = None
         self._log = structlog.get_logger(component="enrolment")
@@ -67,6 +83,7 @@ class EnrolmentServer:
         cluster: Cluster,
         pki: PkiStore,
         contacts: Contacts,
+        tunnel: TunnelSide,
         *,
         lifetime: timedelta = LIFETIME,
         gateways: GatewaysOf = gateways_of,
@@ -79,15 +96,18 @@ class EnrolmentServer:
         return cls(
             NodeAdmission(kv, cluster, signer, tokens, contacts, lifetime=lifetime),
             Inviter(tokens, Remotes(kv), introduction, GatewayProbe(pki, patience_s=patience_s)),
+            TunnelResponder(tunnel),
+            tokens,
             pki,
         )
 
     async def start(self, addresses: Iterable[str]) -> tuple[int, ...]:
         """Listen on each `host:port` (port 0: any) and answer the ports. Raises ConfigError."""
         handlers = {
-            "JoinNode": self._handler(JoinNodeRequest, self._admission.join),
+            "JoinNode": self._handler(JoinNodeRequest, self._join_node),
             "Renew": self._handler(RenewRequest, self._admission.renew),
-            "PlanMesh": self._handler(JoinMeshRequest, self._inviter.plan),
+            "PlanMesh": self._handler(JoinMeshRequest, self._plan_mesh),
+            "ProbeTunnel": self._handler(ProbeRequest, self._probe_tunnel),
             "PrepareMesh": self._handler(JoinMeshRequest, self._inviter.prepare),
             "CommitMesh": self._handler(JoinMeshRequest, self._inviter.commit),
             "AbortMesh": self._handler(JoinMeshRequest, self._inviter.abort),
@@ -109,6 +129,21 @@ class EnrolmentServer:
     async def stop(self) -> None:
         if self._server is not None:
             await self._server.stop(grace=1)
+
+    async def _join_node(self, request: JoinNodeRequest) -> JoinNodeReply:
+        reply = await self._admission.join(request)
+        return attrs.evolve(reply, tunnel=self._tunnel_end()) if request.plan else reply
+
+    async def _plan_mesh(self, request: JoinMeshRequest) -> JoinMeshReply:
+        return attrs.evolve(await self._inviter.plan(request), tunnel=self._tunnel_end())
+
+    def _tunnel_end(self) -> TunnelEnd:
+        return self._responder.side.end()
+
+    async def _probe_tunnel(self, request: ProbeRequest) -> ProbeReply:
+        """Raises TokenRefused: only who may join makes this host send anything."""
+        await self._tokens.find(request.secret)
+        return await self._responder.answer(request)
 
     def _tls(self) -> grpc.ServerCertificateConfiguration:
         """Asked by grpc before every handshake: a renewed certificate is in use at once."""

@@ -103,8 +103,10 @@ class Tokens:
                 return
         raise NotFound(f"token {token_id} does not exist: it was used, revoked, or has expired")
 
-    async def find(self, secret: bytes, kind: TokenKind) -> HeldToken:
-        """The token of that secret. Raises TokenRefused: unknown, expired, other kind."""
+    async def find(self, secret: bytes, kind: TokenKind | None = None) -> HeldToken:
+        """The token of that secret. Raises TokenRefused: unknown, expired, other kind.
+
+        Without a kind, one of either."""
         key = schema.token(secret_sha256(secret))
         pair = await self._kv.get(key)
         record = codec.decode_token(key, pair.value) if pair is not None else None
@@ -113,7 +115,7 @@ class Tokens:
                 f"token is unknown to cluster {self._cluster.name!r} or has expired: "
                 "ask for a new one"
             )
-        if record.kind is not kind:
+        if kind not in (None, record.kind):
             raise TokenRefused(f"token {record.id} is for a {record.kind}, not for a {kind}")
         return HeldToken(key, record, pair.mod_revision, pair.lease)
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import attrs
 import structlog
 
-from meshnet.enrolment.candidate import Check, as_remote, demand, examine, recognise
+from meshnet.enrolment.candidate import as_remote, examine, recognise
 from meshnet.enrolment.client import EnrolmentClient
 from meshnet.enrolment.inviter import Introduction, demand_one
-from meshnet.enrolment.messages import JoinMeshRequest, MeshMember
+from meshnet.enrolment.messages import JoinMeshRequest, MeshMember, TunnelEnd
 from meshnet.enrolment.probe import PATIENCE_S, GatewayProbe
 from meshnet.enrolment.remotes import Remotes
 from meshnet.enrolment.roster import GatewaysOf, gateways_of
+from meshnet.enrolment.tunnel import TunnelSide, probe
 from meshnet.errors import MeshnetError, NotFound, Refused
 from meshnet.kvstore.api import KV
+from meshnet.model.check import Check, clean, demand, merged
 from meshnet.model.cluster import Cluster
 from meshnet.model.remote import RemoteState
 from meshnet.model.token import TokenKind
@@ -43,6 +45,7 @@ async def join(
     kv: KV,
     cluster: Cluster,
     pki: PkiStore,
+    tunnel: TunnelSide,
     plan: bool = False,
     gateways: GatewaysOf = gateways_of,
     patience_s: float = PATIENCE_S,
@@ -53,6 +56,7 @@ async def join(
 
     Args:
         kv, cluster, pki: our own etcd, configuration and PKI directory.
+        tunnel: where this node's tunnel ends; it is tried with the other's signer.
         gateways: where the gateways of our nodes are; the usual ports unless told.
         patience_s: how long the other's gateways have to hear of us and answer.
 
@@ -69,6 +73,7 @@ async def join(
         Introduction(kv, cluster, mesh_ca, gateways),
         Remotes(kv),
         GatewayProbe(pki, patience_s=patience_s),
+        tunnel,
     )
     return await (joining.plan() if plan else joining.run())
 
@@ -92,18 +97,29 @@ class _Joining:
     introduction: Introduction
     remotes: Remotes
     probe: GatewayProbe
+    tunnel: TunnelSide
 
     async def plan(self) -> JoinReport:
         """The first look needs no connection, and the secret is only sent if it is fine."""
         checks = await self._recognise()
-        if all(check.ok for check in checks):
+        if clean(checks):
             reply = await self.signer.plan_mesh(await self._request())
             member = self._same(reply.member)
-            checks = examine(await self.introduction.neighbourhood(), member)
+            ours = examine(await self.introduction.neighbourhood(), member)
+            checks = merged(ours, reply.checks)
+            if clean(checks):
+                checks += await self._probe_tunnel(reply.tunnel)
         return self._report(checks, joined=False)
 
+    async def _probe_tunnel(self, end: TunnelEnd | None) -> tuple[Check, ...]:
+        """Between this node and the signer that answered the plan."""
+        if end is None:
+            return (Check.failed("tunnel-port", "the signer is too old to look: upgrade it"),)
+        return await probe(self.tunnel, end, self.token.secret, self.signer.answering.probe_tunnel)
+
     async def run(self) -> JoinReport:
-        demand(await self._recognise())
+        """Everything is looked at first; only then does either side write anything."""
+        demand((await self.plan()).checks)
         request = await self._request()
         reply = await self.signer.prepare_mesh(request)
         try:

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import attrs
 
-from meshnet.enrolment.candidate import Check, compare, demand
+from meshnet.enrolment.candidate import compare
 from meshnet.enrolment.inviter import Introduction
 from meshnet.enrolment.remotes import Remotes
 from meshnet.enrolment.roster import GatewaysOf, gateways_of, live_nodes
@@ -21,6 +21,7 @@ from meshnet.kvstore.channel import ClientTls
 from meshnet.kvstore.etcd import EtcdKV
 from meshnet.logic.admission import MAX_BYTES
 from meshnet.model.addressing import Prefix
+from meshnet.model.check import Check, demand
 from meshnet.model.cluster import Cluster
 from meshnet.model.names import cluster_name
 from meshnet.model.remote import EtcdAccess, EtcdConfig, Remote, RemoteKind, RemoteState

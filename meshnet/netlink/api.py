@@ -12,6 +12,7 @@ from typing import Protocol
 
 from meshnet.model.addressing import Address
 from meshnet.model.kernel import Hop, Route, Underlay, Veth, VethSpec
+from meshnet.netlink.underlay import Candidate
 
 RTPROTO_MESHNET = 0x6D
 """The mark on every route that is ours (`ip route` shows it as `proto 109`)."""
@@ -22,6 +23,10 @@ class Netlink(Protocol):
         """The interface named, or the one with an address in the CIDR named, or the one
         of the default route, or the only one with a global address. Raises ConfigError
         that lists the candidates when there is none or more than one."""
+
+    async def underlay_candidates(self) -> tuple[Candidate, ...]:
+        """Every interface that could be the underlay: up, with a global address, and none
+        of loopback, tunnels, our own devices or the host side of an endpoint."""
 
     async def underlay_by_name(self, ifname: str) -> Underlay: ...
 

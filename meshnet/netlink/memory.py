@@ -103,11 +103,14 @@ class MemoryNetlink:
                 default_route=link.default_route,
             )
             for link in self.links.values()
-            if link.addresses and link.kind != "vxlan"
+            if link.addresses and link.kind != "vxlan" and not underlay.is_own(link.ifname)
         ]
 
     async def find_underlay(self, wanted: str | None) -> Underlay:
         return underlay.choose(self._candidates(), wanted)
+
+    async def underlay_candidates(self) -> tuple[underlay.Candidate, ...]:
+        return tuple(self._candidates())
 
     async def underlay_by_name(self, ifname: str) -> Underlay:
         return underlay.by_name(self._candidates(), ifname)

@@ -46,6 +46,9 @@ class Rtnl:
     async def find_underlay(self, wanted: str | None) -> Underlay:
         return underlay.choose(await self._ask(_candidates), wanted)
 
+    async def underlay_candidates(self) -> tuple[underlay.Candidate, ...]:
+        return tuple(await self._ask(_candidates))
+
     async def underlay_by_name(self, ifname: str) -> Underlay:
         return underlay.by_name(await self._ask(_candidates), ifname)
 
@@ -148,7 +151,10 @@ def _candidates(socket: IPRoute) -> list[underlay.Candidate]:
             default_route=found.ifindex in default,
         )
         for found in link.list_links(socket)
-        if found.ifindex in addresses and not found.loopback and found.kind not in TUNNEL_KINDS
+        if found.ifindex in addresses
+        and not found.loopback
+        and found.kind not in TUNNEL_KINDS
+        and not underlay.is_own(found.ifname)
     ]
 
 

@@ -8,18 +8,24 @@ import attrs
 
 from meshnet.errors import ConfigError, NotFound
 from meshnet.model.addressing import contains, parse_prefix
-from meshnet.model.kernel import Underlay
+from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, NETNS_PREFIX, Underlay
 
 NO_CANDIDATE = "no interface has a global address: give one an address, then name it by --underlay"
 
 
 @attrs.frozen(kw_only=True)
 class Candidate:
-    """An interface that could carry the tunnel: not loopback, not a tunnel, addressed."""
+    """An interface that could carry the tunnel: not loopback, not a tunnel, not ours, addressed."""
 
     underlay: Underlay
     default_route: bool
     """A default route leaves through it."""
+
+
+def is_own(ifname: str) -> bool:
+    """A device of meshnet, or the host side of an endpoint's veth: never the underlay."""
+    number = ifname.removeprefix(ENDPOINT_IFNAME_PREFIX)
+    return ifname.startswith(NETNS_PREFIX) or (number != ifname and number.isdecimal())
 
 
 def choose(candidates: Sequence[Candidate], wanted: str | None) -> Underlay:

@@ -192,7 +192,7 @@ class FakeAgent:
     def post_mesh_join(self, body: Json) -> Json:
         if body["token"] != "mnt1.west":
             raise TokenRefused("token was used already: ask cluster west for a new one")
-        checks = [{"check": "PodCIDRs do not overlap", "ok": True, "detail": "10.2.0.0/16"}]
+        checks = [{"check": "pod-cidr", "ok": True, "evidence": "10.2.0.0/16", "fix": ""}]
         return {"cluster": "west", "id": 2, "checks": checks, "joined": not body["plan"]}
 
     def post_mesh_leave(self, body: Json) -> Json:

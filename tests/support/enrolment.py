@@ -12,6 +12,7 @@ import attrs
 from meshnet.enrolment.nodes import Contacts
 from meshnet.enrolment.server import EnrolmentServer
 from meshnet.enrolment.tokens import Tokens
+from meshnet.enrolment.tunnel import TunnelSide
 from meshnet.errors import PoisonedKey
 from meshnet.gateway.server import Gateway
 from meshnet.kvstore.api import Delete
@@ -28,7 +29,7 @@ from meshnet.pki.store import PkiStore
 from meshnet.pki.token import JoinToken
 from meshnet.registry import codec, schema
 from meshnet.registry.follow import Snapshot, follow
-from tests.support.etcd import EtcdProcess, etcd
+from tests.support.etcd import EtcdProcess, etcd, free_port
 from tests.support.trust import LOOPBACK, TrustedCluster
 
 PATIENCE_S = 1.0
@@ -48,6 +49,7 @@ class RunningCluster:
     gateway: str
     """`host:port`, as is `signer`."""
     signer: str
+    tunnel: TunnelSide
 
     @property
     def name(self) -> str:
@@ -76,6 +78,7 @@ class RunningCluster:
             kv=self.kv,
             cluster=self.trusted.cluster,
             pki=self.trusted.pki,
+            tunnel=self.tunnel,
             plan=plan,
             gateways=lambda _: ours,
             patience_s=PATIENCE_S,
@@ -86,6 +89,13 @@ class RunningCluster:
         pairs = (await self.kv.list(schema.REMOTES)).pairs
         found = (codec.decode_remote(pair.key, pair.value) for pair in pairs)
         return {remote.name: remote.state.value for remote in found}
+
+
+def loopback_tunnel(**changes: object) -> TunnelSide:
+    """Two of them are told apart by their ports."""
+    ports = {"vxlan": free_port(), "geneve": free_port()}
+    side = TunnelSide(ifname="lo", addresses=(LOOPBACK,), mtu=1500, sends="vxlan", ports=ports)
+    return attrs.evolve(side, **changes)
 
 
 def client_of(pki: PkiStore, profile: Profile, endpoint: str) -> EtcdKV:
@@ -115,11 +125,13 @@ async def running(base: ClusterWithEtcd) -> AsyncIterator[RunningCluster]:
     (gateway_port,) = await gateway.start(["127.0.0.1:0"])
     gateways = (f"127.0.0.1:{gateway_port}",)
     contacts = Contacts(etcd_endpoints=(base.etcd.endpoint,), signers=("127.0.0.1:4244",))
+    tunnel = loopback_tunnel()
     enrolment = EnrolmentServer.of(
         kv,
         trusted.cluster,
         trusted.pki,
         contacts,
+        tunnel,
         gateways=lambda _: gateways,
         patience_s=PATIENCE_S,
     )
@@ -127,7 +139,7 @@ async def running(base: ClusterWithEtcd) -> AsyncIterator[RunningCluster]:
     following = asyncio.ensure_future(_feed(kv, gateway))
     try:
         signer = f"127.0.0.1:{signer_port}"
-        yield RunningCluster(trusted, base.etcd, kv, gateways[0], signer)
+        yield RunningCluster(trusted, base.etcd, kv, gateways[0], signer, tunnel)
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from meshnet.enrolment.candidate import Neighbourhood, as_remote, demand, examine, recognise
+from meshnet.enrolment.candidate import Neighbourhood, as_remote, examine, recognise
 from meshnet.enrolment.messages import MeshMember
 from meshnet.errors import Refused
 from meshnet.model.addressing import parse_address, parse_prefix
+from meshnet.model.check import demand
 from meshnet.model.cluster import Cluster
 from meshnet.model.node import Node
 from meshnet.model.remote import Remote, RemoteState
@@ -41,7 +42,7 @@ OURS = Neighbourhood(
 
 
 def faults(candidate: MeshMember, ours: Neighbourhood = OURS) -> dict[str, str]:
-    return {check.check: check.detail for check in examine(ours, candidate) if not check.ok}
+    return {check.check: check.text for check in examine(ours, candidate) if not check.ok}
 
 
 def test_stranger_that_collides_with_nothing_passes_every_check() -> None:
@@ -55,6 +56,11 @@ def test_stranger_that_collides_with_nothing_passes_every_check() -> None:
         "pinned",
         "pod-cidr",
         "gateways",
+        "clock",
+        "protocol",
+        "tunnel-protocol",
+        "families",
+        "identities",
     ]
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from meshnet.enrolment.candidate import Check
 from meshnet.enrolment.inviter import Introduction, Inviter
 from meshnet.enrolment.messages import JoinMeshRequest, MeshMember
 from meshnet.enrolment.remotes import PENDING_TTL_S, Remotes
 from meshnet.enrolment.tokens import Tokens
 from meshnet.errors import Conflict, PoisonedKey, Refused, TokenRefused
 from meshnet.kvstore.memory import MemoryKV
+from meshnet.model.ability import Abilities
 from meshnet.model.addressing import parse_address, parse_prefix
+from meshnet.model.check import Check
 from meshnet.model.cluster import Cluster
 from meshnet.model.node import Node
 from meshnet.model.remote import RemoteState
@@ -43,7 +44,7 @@ class Reachability:
 
     async def __call__(self, probed: MeshMember) -> tuple[Check, ...]:
         (gateway,) = probed.gateways
-        return (Check(check=f"gateway {gateway}", ok=not self.detail, detail=self.detail),)
+        return (Check(check=f"gateway {gateway}", ok=not self.detail, evidence=self.detail),)
 
 
 @attrs.define
@@ -103,7 +104,7 @@ async def test_prepare_tells_what_we_are_and_holds_the_joiner_as_pending(scene: 
 
     reply = await scene.inviter.prepare(request)
 
-    assert reply.member == MeshMember(
+    assert attrs.evolve(reply.member, abilities=Abilities()) == MeshMember(
         name="east",
         id=1,
         mesh_ca=EAST_CA.pem.decode(),
