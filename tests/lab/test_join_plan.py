@@ -176,6 +176,7 @@ def test_tunnel_that_passes_one_way_only_is_seen_by_its_direction(a: Node, b: No
 
 def test_path_mtu_is_what_passes_both_ways(a: Node, b: Node) -> None:
     token = node_token(a)
+    b.exec("ip link set eth1 mtu 1500", check=True)
     try:
         a.exec("ip link set eth1 mtu 1400", check=True)
         _, answer, narrow = planned(b, "cluster", "join", token)
@@ -186,7 +187,7 @@ def test_path_mtu_is_what_passes_both_ways(a: Node, b: Node) -> None:
 
     assert narrow == {}
     evidence = {check["check"]: check["evidence"] for check in answer["checks"]}["path-mtu"]
-    assert evidence == ("1400 bytes pass both ways (our interface: 9500), so endpoints get 1350")
+    assert evidence == ("1400 bytes pass both ways (our interface: 1500), so endpoints get 1350")
     assert too_narrow == {
         "path-mtu": (
             "1300 bytes pass, IPv6 endpoints need 1330",
@@ -213,7 +214,7 @@ def test_mesh_plan_tries_the_tunnel_between_the_clusters(a: Node, b: Node) -> No
         "vxlan from 172.30.7.2 reaches 172.30.7.1:8472, vxlan from 172.30.7.1 reaches "
         "172.30.7.2:8472"
     )
-    assert evidence["path-mtu"].startswith("9000 bytes pass both ways")
+    assert evidence["path-mtu"].startswith("1500 bytes pass both ways")
     assert list(cut) == ["tunnel-port"]
     assert joined.returncode == 1
     for node in (a, b):
