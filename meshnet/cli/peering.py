@@ -13,7 +13,7 @@ from meshnet.cli import console
 from meshnet.cli.arguments import OutputOption
 from meshnet.cli.client import AgentClient
 from meshnet.cli.console import Output
-from meshnet.cli.mesh import print_checks
+from meshnet.cli.plan import show_plan
 from meshnet.config import Paths
 from meshnet.errors import ConfigError, UsageError
 from meshnet.model.addressing import parse_prefix
@@ -54,10 +54,9 @@ def add(
     read = etcd_config.read(text, {name: _read(path) for name, path in named.items()})
     body = {"cluster": cluster, "config": attrs.asdict(read), "pod_cidrs": prefixes}
     answer = AgentClient(Paths.from_environment()).post("mesh", "peers", body=body)
+    show_plan(answer, output)
     if not output.for_people:
-        console.show_data(answer, output)
         return
-    print_checks(answer["checks"])
     typer.echo(f"cluster {answer['cluster']} (id {answer['id']}) added")
     console.progress(f"for it to read us: meshnet mesh access {cluster}")
 

@@ -200,7 +200,7 @@ class FakeAgent:
 
     def post_mesh_peers(self, body: Json) -> Json:
         self.peers.append(body)
-        checks = [{"check": "name", "ok": True, "detail": "'cil' is free"}]
+        checks = [{"check": "name", "ok": True, "evidence": "'cil' is free", "fix": ""}]
         return {"cluster": body["cluster"], "id": 7, "checks": checks}
 
     def post_mesh_access(self, body: Json) -> Json:
