@@ -91,7 +91,7 @@ def test_a_cluster_whose_pod_cidr_overlaps_is_refused_by_plan_and_join_alike(
     )
     planned = b.meshnet("mesh", "join", token, "--plan", check=False)
     assert planned.returncode == 1
-    assert reason in planned.stderr
+    assert reason in planned.stdout
     assert refusal(b, token) == (1, f"Error: {reason}")
     assert remotes(a) == []
 
