@@ -28,7 +28,7 @@ address_frame(struct __sk_buff *skb, struct packet *pkt)
 
 /* Conntrack and ingress policy of the receiver. */
 static __always_inline enum drop_reason
-admit(struct packet *pkt)
+admit(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct policy_subject subject = {
 		.endpoint_id = pkt->endpoint_id,
@@ -38,7 +38,7 @@ admit(struct packet *pkt)
 
 	if (!(pkt->endpoint_flags & ENDPOINT_READY))
 		return REFUSE(pkt, DROP_ENDPOINT_NOT_READY);
-	return flow_admit(pkt, DIRECTION_INGRESS, &subject,
+	return flow_admit(skb, pkt, DIRECTION_INGRESS, &subject,
 			  conntrack_lookup(pkt, DIRECTION_INGRESS));
 }
 
@@ -50,7 +50,7 @@ int deliver_local(struct __sk_buff *skb)
 	if (!pkt)
 		return TC_ACT_SHOT;
 	pkt->direction = DIRECTION_INGRESS;
-	reason = admit(pkt);
+	reason = admit(skb, pkt);
 	if (!reason)
 		reason = take_hop(skb, pkt);
 	if (!reason)

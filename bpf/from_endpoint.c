@@ -12,6 +12,7 @@
 #include "address.h"
 #include "endpoint.h"
 #include "flow.h"
+#include "fragment.h"
 #include "ipcache.h"
 #include "neighbour.h"
 #include "nesting.h"
@@ -92,19 +93,23 @@ choose_way(struct packet *pkt, enum way *way)
 
 /* Conntrack and egress policy of the sender, around the choice of the way. */
 static __always_inline enum drop_reason
-admit(struct packet *pkt, const struct endpoint *self, enum way *way)
+admit(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *self, enum way *way)
 {
-	struct conntrack *row = conntrack_lookup(pkt, DIRECTION_EGRESS);
 	struct policy_subject subject = {
 		.endpoint_id = self->endpoint_id,
 		.epoch = self->policy_epoch,
 	};
-	enum drop_reason reason = choose_way(pkt, way);
+	enum drop_reason reason = fragment_follow(pkt);
+	struct conntrack *row;
 
+	if (reason)
+		return reason;
+	row = conntrack_lookup(pkt, DIRECTION_EGRESS);
+	reason = choose_way(pkt, way);
 	if (!reason && *way == WAY_STACK)
 		reason = check_nesting(pkt);
 	subject.remote_identity = pkt->destination_identity;
-	return reason ? reason : flow_admit(pkt, DIRECTION_EGRESS, &subject, row);
+	return reason ? reason : flow_admit(skb, pkt, DIRECTION_EGRESS, &subject, row);
 }
 
 int from_endpoint(struct __sk_buff *skb)
@@ -127,7 +132,7 @@ int from_endpoint(struct __sk_buff *skb)
 	if (!reason && is_solicitation(pkt))
 		return packet_continue(skb, pkt, STAGE_NEIGHBOUR);
 	if (!reason && self && !stays_on_link(pkt))
-		reason = admit(pkt, self, &way);
+		reason = admit(skb, pkt, self, &way);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 

@@ -129,6 +129,7 @@ decapsulate(struct __sk_buff *skb, struct packet *pkt, __u32 overhead)
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &family,
 				sizeof(family), 0))
 		return REFUSE(pkt, DROP_DECAPSULATION_FAILED);
+	pkt->l4_offset -= overhead;
 	count(COUNTER_DECAPSULATED, skb->len);
 	return DROP_NONE;
 }

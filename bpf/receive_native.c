@@ -13,6 +13,7 @@
  * native routing takes such packets.
  */
 #include "endpoint.h"
+#include "fragment.h"
 #include "ipcache.h"
 #include "nesting.h"
 #include "packet.h"
@@ -90,6 +91,8 @@ int receive_native(struct __sk_buff *skb)
 		reason = REFUSE(pkt, DROP_NOT_OURS);
 	if (!reason && host)
 		reason = check_nesting(pkt);
+	if (!reason && endpoint)
+		reason = fragment_follow(pkt);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 

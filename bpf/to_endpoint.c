@@ -10,6 +10,7 @@
 #include "address.h"
 #include "endpoint.h"
 #include "flow.h"
+#include "fragment.h"
 #include "ipcache.h"
 #include "packet.h"
 #include "parse.h"
@@ -27,7 +28,7 @@ identity_of_source(const struct packet *pkt)
 }
 
 static __always_inline enum drop_reason
-admit(struct packet *pkt, const struct endpoint *endpoint)
+admit(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *endpoint)
 {
 	struct policy_subject subject = {
 		.endpoint_id = endpoint->endpoint_id,
@@ -35,10 +36,13 @@ admit(struct packet *pkt, const struct endpoint *endpoint)
 		.remote_identity = pkt->source_identity,
 	};
 
+	enum drop_reason reason = fragment_follow(pkt);
+
 	if (address_is_link_local(&pkt->source) || address_is_multicast(&pkt->destination))
 		return DROP_NONE;	/* neighbour discovery and the like */
-	return flow_admit(pkt, DIRECTION_INGRESS, &subject,
-			  conntrack_lookup(pkt, DIRECTION_INGRESS));
+	return reason ? reason
+		      : flow_admit(skb, pkt, DIRECTION_INGRESS, &subject,
+				   conntrack_lookup(pkt, DIRECTION_INGRESS));
 }
 
 int to_endpoint(struct __sk_buff *skb)
@@ -58,7 +62,7 @@ int to_endpoint(struct __sk_buff *skb)
 
 	pkt->source_identity = identity_of_source(pkt);
 	pkt->destination_identity = endpoint->identity;
-	reason = admit(pkt, endpoint);
+	reason = admit(skb, pkt, endpoint);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 	endpoint_saw(endpoint->endpoint_id, pkt->source_identity);

@@ -4,10 +4,11 @@
  * Two programs ask: from_underlay, which takes the outer headers off itself, and
  * from_tunnel, behind the kernel's device. The answer may not depend on the way.
  *
- * Needs: endpoint.h, nesting.h, packet.h, parse.h, sender.h.
+ * Needs: endpoint.h, fragment.h, nesting.h, packet.h, parse.h, sender.h.
  */
 #pragma once
 #include "endpoint.h"
+#include "fragment.h"
 #include "nesting.h"
 #include "packet.h"
 #include "parse.h"
@@ -31,7 +32,7 @@ arrival_check(struct __sk_buff *skb, struct packet *pkt, __be16 family, __u32 of
 
 	*arrival = ARRIVAL_ENDPOINT;
 	if (endpoint_choose(pkt))
-		return DROP_NONE;
+		return fragment_follow(pkt);
 	*arrival = ARRIVAL_HOST;
 	if (address_is(&pkt->destination, &CFG->gateway_ipv4) ||
 	    address_is(&pkt->destination, &CFG->gateway_ipv6))

@@ -9,10 +9,13 @@
  * it passes when policy allows the flow in either direction. That cannot open a connection:
  * a SYN is never taken for mid-stream, and what matches no socket is answered by RST.
  *
- * Needs: conntrack.h, policy.h.
+ * An ICMP error about a flow that passes, passes ("related"); it has no row of its own.
+ *
+ * Needs: conntrack.h, icmp.h, policy.h.
  */
 #pragma once
 #include "conntrack.h"
+#include "icmp.h"
 #include "policy.h"
 
 static __always_inline bool
@@ -29,10 +32,35 @@ flow_ask(struct packet *pkt, enum direction side, const struct policy_subject *s
 			    began == side ? pkt->destination_port : pkt->source_port);
 }
 
+static __always_inline enum direction
+flow_opposite(enum direction side)
+{
+	return side == DIRECTION_EGRESS ? DIRECTION_INGRESS : DIRECTION_EGRESS;
+}
+
+/* The quoted packet went the other way: from the endpoint that now gets the error. */
+static __always_inline bool
+flow_is_related(struct __sk_buff *skb, const struct packet *pkt, enum direction side,
+		const struct policy_subject *subject)
+{
+	const struct packet *quoted = icmp_quoted(skb, pkt);
+	const struct conntrack *row;
+
+	if (!quoted)
+		return false;
+	if (side == DIRECTION_EGRESS && !address_equal(&quoted->destination, &pkt->source))
+		return false;	/* not a packet that this endpoint got */
+	row = conntrack_lookup(quoted, flow_opposite(side));
+	if (!row || row->policy_epoch != subject->epoch)
+		return false;
+	count(COUNTER_RELATED, skb->len);
+	return true;
+}
+
 /* `row`: what conntrack_lookup answered for this packet and side. */
 static __always_inline enum drop_reason
-flow_admit(struct packet *pkt, enum direction side, const struct policy_subject *subject,
-	   struct conntrack *row)
+flow_admit(struct __sk_buff *skb, struct packet *pkt, enum direction side,
+	   const struct policy_subject *subject, struct conntrack *row)
 {
 	enum direction began = row ? conntrack_began(row) : side;
 	bool guessed = row ? row->flags & CONNTRACK_GUESSED : flow_is_midstream(pkt);
@@ -44,12 +72,14 @@ flow_admit(struct packet *pkt, enum direction side, const struct policy_subject 
 		conntrack_update(row, pkt, side);
 		return DROP_NONE;
 	}
+	if (!row && icmp_is_error(pkt) && flow_is_related(skb, pkt, side, subject))
+		return DROP_NONE;
 	reason = flow_ask(pkt, side, subject, began);
 	if (reason && guessed) {
-		began = began == DIRECTION_EGRESS ? DIRECTION_INGRESS : DIRECTION_EGRESS;
+		began = flow_opposite(began);
 		reason = flow_ask(pkt, side, subject, began);
 	}
-	if (reason)
+	if (reason || icmp_is_error(pkt))
 		return reason;
 
 	if (began == DIRECTION_INGRESS)

@@ -4,7 +4,7 @@
  * name                  key -> value                        writer    lives
  * config                0 -> struct config                  agent     as the generation
  * stages                enum stage -> program               agent     as the generation
- * scratch               0 -> struct packet, per CPU         programs  as the pins
+ * scratch               slot -> struct packet, per CPU      programs  as the pins
  * endpoints             ifindex -> struct endpoint          agent     as the pins
  * endpoints_by_address  struct address -> struct endpoint   agent     as the pins
  * ipcache               struct address -> struct ipcache    agent     as the pins
@@ -24,6 +24,7 @@
  * backend_hits          index of a backend -> connects      programs  as the pins
  * service_affinity      struct affinity_key -> affinity     programs  as the pins
  * socket_peers          struct socket_peer_key -> peer      programs  as the pins
+ * fragments             struct fragment_key -> ports (LRU)  programs  as the pins
  */
 #pragma once
 #include "compiler.h"
@@ -31,6 +32,7 @@
 #include "abi/drop.h"
 #include "abi/endpoint.h"
 #include "abi/event.h"
+#include "abi/fragment.h"
 #include "abi/ipcache.h"
 #include "abi/node.h"
 #include "abi/packet.h"

@@ -22,11 +22,11 @@ refuse(struct packet *pkt, enum drop_reason reason, __u64 file0, __u64 file1, __
 	return reason;
 }
 
-/* The state that an earlier stage left. NULL cannot be: the map has this one slot. */
+/* The state that an earlier stage left. NULL cannot be: the map has this slot. */
 static __always_inline struct packet *
 packet_current(void)
 {
-	__u32 slot = 0;
+	__u32 slot = SCRATCH_PACKET;
 
 	return bpf_map_lookup_elem(MAP(scratch), &slot);
 }

@@ -27,7 +27,8 @@ enum parse_limit {
 struct extension {
 	__u8 next;
 	__u8 length;		/* in 8 bytes, without the first 8 */
-	__be16 fragment;	/* the fragment header's offset and flags */
+	__be16 fragment;	/* the fragment header's offset and flags, */
+	__be32 id;		/* and its identification */
 };
 
 static __always_inline enum drop_reason
@@ -51,6 +52,7 @@ parse_ipv4(struct __sk_buff *skb, struct packet *pkt, __u32 offset, bool *more)
 	pkt->protocol = ip->protocol;
 	pkt->l4_offset = offset + ip->ihl * 4;
 	pkt->end = offset + total;
+	pkt->fragment_id = bpf_ntohs(ip->id);
 	fragment = bpf_ntohs(ip->frag_off);
 	*more = fragment & IPV4_MORE_FRAGMENTS;
 	if (ip->ihl > 5)
@@ -91,6 +93,7 @@ parse_extensions(struct __sk_buff *skb, struct packet *pkt, __u8 next, __u32 off
 		if (next == IPPROTO_FRAGMENT) {
 			cut = true;
 			*fragment = bpf_ntohs(extension.fragment);
+			pkt->fragment_id = bpf_ntohl(extension.id);
 		} else {
 			offset += extension.length * 8;
 		}
@@ -148,5 +151,6 @@ parse_packet(struct __sk_buff *skb, struct packet *pkt, __be16 family, __u32 off
 		reason = REFUSE(pkt, DROP_UNSUPPORTED_L3);
 	if (!reason)
 		reason = check_addresses(pkt);
+	pkt->first_fragment = more && !pkt->later_fragment;
 	return reason ? reason : l4_parse(skb, pkt, more);
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "9fcd90331fe414ef23c039ef989aba305f621eb09ab5816b8b9c4ad0f64027d9"
+HEADERS_SHA256 = "8a77ec1760aadfc814f239e8b6b3920f963cf47f4a39343e056c918a5dd326d0"
 
 
 class AddressLimit(enum.IntEnum):
@@ -61,6 +61,7 @@ class DropReason(enum.IntEnum):
     IDENTITY_INGRESS = 27
     REMOTE_NODE_SOURCE = 28
     NOT_OURS = 29
+    FRAGMENT_WITHOUT_FIRST = 30
     NO_ROOM = 35
     GENEVE_OPTION = 45
     NATIVE_REFUSED = 46
@@ -105,7 +106,8 @@ class Counter(enum.IntEnum):
     UNTRACKED = 9
     SENT_NATIVE = 10
     RECEIVED_NATIVE = 11
-    COUNT = 12
+    RELATED = 12
+    COUNT = 13
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -140,6 +142,12 @@ class NodeMode(enum.IntEnum):
     VXLAN = 0
     GENEVE = 1
     NATIVE = 2
+
+
+class ScratchSlot(enum.IntEnum):
+    PACKET = 0
+    QUOTED = 1
+    COUNT = 2
 
 
 class Stage(enum.IntEnum):
@@ -332,6 +340,36 @@ class EventBucket(ctypes.Structure):
     ]
 
 
+class FragmentKey(ctypes.Structure):
+    source: Address
+    destination: Address
+    id: int
+    protocol: int
+    reserved: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("source", Address),
+        ("destination", Address),
+        ("id", ctypes.c_uint32),
+        ("protocol", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 3),
+    ]
+
+
+class Fragment(ctypes.Structure):
+    source_port: int
+    destination_port: int
+    protocol: int
+    icmp_type: int
+    reserved: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("source_port", ctypes.c_uint16),
+        ("destination_port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("icmp_type", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 2),
+    ]
+
+
 class Ipcache(ctypes.Structure):
     identity: int
     node_index: int
@@ -402,8 +440,11 @@ class Packet(ctypes.Structure):
     policy_epoch: int
     tcp_flags: int
     icmp_type: int
-    reserved: ctypes.Array[ctypes.c_uint8]
+    first_fragment: int
+    reserved: int
+    fragment_id: int
     end: int
+    reserved2: int
     _fields_ = [
         ("source", Address),
         ("destination", Address),
@@ -428,8 +469,11 @@ class Packet(ctypes.Structure):
         ("policy_epoch", ctypes.c_uint32),
         ("tcp_flags", ctypes.c_uint8),
         ("icmp_type", ctypes.c_uint8),
-        ("reserved", ctypes.c_uint8 * 2),
+        ("first_fragment", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8),
+        ("fragment_id", ctypes.c_uint32),
         ("end", ctypes.c_uint32),
+        ("reserved2", ctypes.c_uint32),
     ]
 
 
@@ -528,9 +572,11 @@ SIZES: dict[type[ctypes.Structure], int] = {
     SeenKey: 8,
     Event: 128,
     EventBucket: 16,
+    FragmentKey: 40,
+    Fragment: 8,
     Ipcache: 8,
     Node: 336,
-    Packet: 128,
+    Packet: 136,
     ServiceKey: 20,
     Service: 16,
     Backend: 20,
@@ -571,6 +617,7 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.IDENTITY_INGRESS: 'identity ingress, from an address without it',
     DropReason.REMOTE_NODE_SOURCE: "remote-node, from an address that is not the node's",
     DropReason.NOT_OURS: 'sent to this node, but its destination is not here',
+    DropReason.FRAGMENT_WITHOUT_FIRST: 'a later fragment, and the first was not seen',
     DropReason.NO_ROOM: 'the kernel made no room for the answer to a question',
     DropReason.GENEVE_OPTION: 'a Geneve option that must be understood, and is not',
     DropReason.NATIVE_REFUSED: 'a mesh address outside of a tunnel, where routing is tunnel',

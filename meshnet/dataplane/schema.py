@@ -58,6 +58,8 @@ class Sizes:
     """One for each unit of a backend's weight, twice over while a service changes."""
     service_clients: int = 65_536
     """Sockets and clients that have a backend of their own."""
+    fragments: int = 8_192
+    """Fragmented packets under way."""
     events_bytes: int = 1 << 20
     """A power of two, and a multiple of the page size. Twice this is in the agent's RSS from the
     start, since the kernel maps the ring twice and at once (seen: 32 MB for 16 MB)."""
@@ -76,6 +78,7 @@ class Sizes:
             backends=4_096,
             backend_slots=32_768,
             service_clients=4_096,
+            fragments=1_024,
             events_bytes=1 << 16,
         )
 
@@ -136,7 +139,7 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
     return (
         spec("config", array, u32, abi.Config, 1, MapFlag.RDONLY_PROG, per_generation=True),
         spec("stages", MapType.PROG_ARRAY, u32, u32, abi.Stage.COUNT, per_generation=True),
-        spec("scratch", percpu, u32, abi.Packet, 1),
+        spec("scratch", percpu, u32, abi.Packet, abi.ScratchSlot.COUNT),
         spec("endpoints", hashed, u32, abi.Endpoint, sizes.endpoints, lazy),
         spec("endpoints_by_address", hashed, abi.Address, abi.Endpoint, 2 * sizes.endpoints, lazy),
         spec("ipcache", hashed, abi.Address, abi.Ipcache, sizes.ipcache, lazy),
@@ -156,6 +159,7 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
         spec("backend_hits", percpu, u32, u64, sizes.backends),
         spec("service_affinity", lru, abi.AffinityKey, abi.Affinity, sizes.service_clients),
         spec("socket_peers", lru, abi.SocketPeerKey, abi.SocketPeer, sizes.service_clients),
+        spec("fragments", MapType.LRU_HASH, abi.FragmentKey, abi.Fragment, sizes.fragments),
     )
 
 

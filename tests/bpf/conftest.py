@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bpf import Node, bpf_file_system, deployed
+from tests.support.talk import Talk
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,9 @@ def fresh(tmp_path: Path) -> Iterator[Node]:
     """A node whose pins nobody had before, for tests of loading itself."""
     with bpf_file_system(tmp_path / "bpf") as mounted, deployed(mounted / "meshnet") as node:
         yield node
+
+
+@pytest.fixture(params=[4, 6], ids=["IPv4", "IPv6"])
+def talk(east: Node, request: pytest.FixtureRequest) -> Talk:
+    """An endpoint here and one elsewhere, in both families."""
+    return Talk(east, request.param)

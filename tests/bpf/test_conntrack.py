@@ -5,69 +5,22 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import attrs
 import pytest
 
 from meshnet.dataplane import conntrack
 from meshnet.dataplane.abi import ConntrackLifetime
 from tests.support.bpf import API, DB, OK, REDIRECT, WEB, Node, endpoint
-from tests.support.packets import ICMP, ICMPV6, Payload, frame, ip, udp, vxlan_frame
+from tests.support.packets import Payload, frame, ip, udp
+from tests.support.talk import HERE, NEIGHBOUR, THERE, Talk, echo
 
 pytestmark = pytest.mark.bpf
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-HERE = {4: "10.1.0.10", 6: "fd00:10:1::10"}
-NEIGHBOUR = {4: "10.1.0.11", 6: "fd00:10:1::11"}
-THERE = {4: "10.2.0.10", 6: "fd00:10:2::10"}
 both = pytest.mark.parametrize("family", [4, 6])
 
 
 def segment(source: int, destination: int, flags: int) -> Payload:
     return Payload(6, struct.pack("!HHIIBBHHH", source, destination, 1, 1, 5 << 4, flags, 9, 0, 0))
-
-
-def echo(kind: int, identifier: int, family: int) -> Payload:
-    """`kind`: 0 asks, 1 answers."""
-    types = {4: (8, 0), 6: (128, 129)}[family]
-    data = struct.pack("!BBHHH", types[kind], 0, 0, identifier, 1)
-    return Payload(ICMP if family == 4 else ICMPV6, data)
-
-
-@attrs.frozen
-class Talk:
-    """web of east-1 and api of west-1."""
-
-    east: Node
-    family: int
-
-    def out(self, payload: Payload) -> int:
-        return self.east.from_web(frame(ip(HERE[self.family], THERE[self.family], payload))).verdict
-
-    def back(self, payload: Payload) -> int:
-        inner = frame(ip(THERE[self.family], HERE[self.family], payload))
-        sent = vxlan_frame("192.0.2.2", "192.0.2.1", vni=API, inner=inner)
-        return self.east.from_underlay(sent).verdict
-
-    def row(self) -> dict[str, Any]:
-        (row,) = self.rows()
-        return row
-
-    def rows(self) -> list[dict[str, Any]]:
-        return self.east.dataplane.dump("conntrack")
-
-    def set(self, **fields: int) -> None:
-        """Change the one row there is."""
-        rows = self.east.map("conntrack")
-        ((key, value),) = list(rows.items())
-        row = conntrack.abi.Conntrack.from_buffer_copy(value)
-        for name, field in fields.items():
-            setattr(row, name, field)
-        rows.update(key, bytes(row))
-
-
-@pytest.fixture(params=[4, 6], ids=["IPv4", "IPv6"])
-def talk(east: Node, request: pytest.FixtureRequest) -> Talk:
-    return Talk(east, request.param)
 
 
 def lives(row: dict[str, Any], ticks: int) -> bool:

@@ -68,8 +68,8 @@ def tunnelled(
     return vxlan_frame(outer, "192.0.2.1", vni=vni, inner=inner or plain)
 
 
-def native(source: str = "10.2.0.10", destination: str = "10.1.0.10") -> bytes:
-    return frame(ip(source, destination, udp(4000, 53)))
+def native(source: str = "10.2.0.10", destination: str = "10.1.0.10", **more: int) -> bytes:
+    return frame(ip(source, destination, udp(4000, 53), **more))
 
 
 def native_extensions() -> bytes:
@@ -307,6 +307,9 @@ CASES = [
         R.TTL_EXCEEDED, "from_endpoint", web("fd00:10:2::10", "fd00:10:1::10", ttl=1), _send_native
     ),
     Case(R.UNKNOWN_NODE, "send_native", web()),
+    Case(R.FRAGMENT_WITHOUT_FIRST, "from_endpoint", web(fragment=0x00B9)),
+    Case(R.FRAGMENT_WITHOUT_FIRST, "from_underlay", tunnelled(fragment=0x00B9)),
+    Case(R.FRAGMENT_WITHOUT_FIRST, "from_underlay", native(fragment=0x00B9), _accept_native),
 ]
 
 

@@ -77,9 +77,9 @@ def test_arp_and_neighbour_discovery_go_to_the_stack(east: Node) -> None:
 
 
 def test_a_later_fragment_is_tunnelled_like_the_first(east: Node) -> None:
-    sent = frame(ip("10.1.0.10", "10.2.0.10", udp(1, 2), fragment=0x00B9))
-
-    assert read(east.from_web(sent).packet).vni == WEB
+    for flags_and_offset in (0x2000, 0x00B9):
+        sent = frame(ip("10.1.0.10", "10.2.0.10", udp(1, 2, bytes(16)), fragment=flags_and_offset))
+        assert read(east.from_web(sent).packet).vni == WEB
 
 
 def test_the_destinations_identity_is_known_when_a_packet_is_dropped(east: Node) -> None:

@@ -30,7 +30,7 @@ from tests.support.packets import (
     udp,
     vxlan_frame,
 )
-from tests.support.wellformed import Parsed, Refused, parse
+from tests.support.wellformed import Firsts, Parsed, Refused, parse
 
 pytestmark = pytest.mark.bpf
 
@@ -87,7 +87,7 @@ def is_tunnel(parsed: Parsed, fate: Fate, memory: MemoryDataplane) -> bool:
 
 
 def test_what_an_endpoint_sends_damaged(east: Node) -> None:
-    memory, rng, seen = twin(east), random.Random(6), Counter[str]()
+    memory, rng, seen, firsts = twin(east), random.Random(6), Counter[str](), Firsts()
     known = [
         *seeds("10.1.0.10", "10.2.0.10", "10.1.0.1"),
         *seeds("fd00:10:1::10", "fd00:10:2::10", "fd00:10:1::1"),
@@ -104,7 +104,8 @@ def test_what_an_endpoint_sends_damaged(east: Node) -> None:
             seen[read.name] += 1
             continue
         fate = memory.from_endpoint(east.web, read.source, read.destination)
-        refused = fate.way == "drop" or is_tunnel(read, fate, memory)
+        lost = fate.reason is not DropReason.INVALID_SOURCE and firsts.lacks(read)
+        refused = fate.way == "drop" or lost or is_tunnel(read, fate, memory)
         ends_here = packet[22 if ether_type == 0x0800 else 21] <= 1 and fate.way == "local"
         assert (verdict == SHOT) == (refused or ends_here), f"{fate} {east.drops()} {packet.hex()}"
         seen["refused" if verdict == SHOT else "accepted"] += 1
@@ -113,7 +114,7 @@ def test_what_an_endpoint_sends_damaged(east: Node) -> None:
 
 @pytest.mark.parametrize("outer", [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")])
 def test_what_arrives_damaged_in_the_tunnel(east: Node, outer: tuple[str, str]) -> None:
-    memory, rng, seen = twin(east), random.Random(7), Counter[str]()
+    memory, rng, seen, firsts = twin(east), random.Random(7), Counter[str](), Firsts()
     known = [*seeds(*TO_EAST, "10.1.0.1"), *seeds(*TO_EAST_V6, "fd00:10:1::1")]
     for _ in range(ROUNDS):
         inner = mutated(rng, rng.choice(known), 12)
@@ -125,7 +126,8 @@ def test_what_arrives_damaged_in_the_tunnel(east: Node, outer: tuple[str, str]) 
             seen[read.name] += 1
             continue
         fate = memory.from_underlay(ip_address(outer[0]), vni, read.source, read.destination)
-        refused = fate.way == "drop" or is_tunnel(read, fate, memory)
+        lost = fate.way == "local" and firsts.lacks(read)
+        refused = fate.way == "drop" or lost or is_tunnel(read, fate, memory)
         ends_here = inner[22 if inner[12:14] == b"\x08\0" else 21] <= 1 and fate.way == "local"
         expected = SHOT if refused or ends_here else {"local": REDIRECT, "stack": OK}[fate.way]
         assert done.verdict == expected, f"{fate} {east.drops()} {vni:#x} {inner.hex()}"

@@ -44,26 +44,44 @@ def fragment6(payload: Payload, word: int) -> Payload:
         ip(*V4, udp(1, 2), options=bytes([0, 131, 3, 4])),
         ip(*V4, udp(1, 2), options=ROUTER_ALERT + bytes([1, 1, 0, 0])),
         ip(*V4, udp(1, 2), options=bytes([1] * 36) + ROUTER_ALERT),
-        ip(*V4, Payload(TCP, bytes(16)), fragment=0x0002),
         ip(*V4, Payload(UDP, udp(1, 2, bytes(56)).data), fragment=0x2000),
         ip(*V4, Payload(ICMP, b"\x08" + bytes(7))),
         ip(*V4, tcp(1, 2, bytes(40), words=15)),
         ip(*V4, Payload(132, b"sctp")),
         ip(*V6, extension(extension(udp(1, 2)), kind=HOPOPTS)),
         ip(*V6, fragment6(udp(1, 2), 0)),
-        ip(*V6, fragment6(Payload(UDP, bytes(16)), 0x0010)),
         ip(*V6, Payload(59, b"")),
     ],
     ids=[
         *("padding", "hidden behind the end", "router alert", "40 bytes of options"),
-        *("TCP at 16", "first of several", "echo", "TCP options", "SCTP"),
-        *("hop by hop", "atomic fragment", "later fragment", "no next header"),
+        *("first of several", "echo", "TCP options", "SCTP"),
+        *("hop by hop", "atomic fragment", "no next header"),
     ],
 )  # fmt: skip
 def test_what_is_unusual_and_right_passes(east: Node, sent: object) -> None:
     done = east.from_web(frame(sent))  # type: ignore[arg-type]
 
     assert done.verdict == REDIRECT, east.drops()
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (
+            ip(*V4, tcp(1, 2, bytes(4)), fragment=0x2000),
+            ip(*V4, Payload(TCP, bytes(16)), fragment=0x0002),
+        ),
+        (
+            ip(*V6, fragment6(udp(1, 2, bytes(8)), 0x0001)),
+            ip(*V6, fragment6(Payload(UDP, bytes(16)), 0x0010)),
+        ),
+    ],
+    ids=["TCP at 16", "UDP at 16"],
+)
+def test_a_later_fragment_passes_behind_its_first(east: Node, first: object, later: object) -> None:
+    assert east.from_web(frame(later)).verdict == SHOT  # type: ignore[arg-type]
+    for sent in (first, later):
+        assert east.from_web(frame(sent)).verdict == REDIRECT  # type: ignore[arg-type]
 
 
 def longer(payload: Payload, by: int) -> Payload:

@@ -44,6 +44,8 @@ class Parsed:
     """None: not TCP or UDP, or not the first fragment."""
     length: int
     """Of the IP packet, without what pads the frame."""
+    piece: tuple[int, int] | None
+    """Identification and offset, of a fragment that is not all there is."""
 
 
 @attrs.frozen
@@ -54,6 +56,7 @@ class _Part:
     data: bytes
     offset: int
     more: bool
+    id: int
 
 
 def parse(ether_type: int, packet: bytes) -> Parsed:
@@ -66,7 +69,25 @@ def parse(ether_type: int, packet: bytes) -> Parsed:
         raise Refused(R.UNSUPPORTED_L3)
     _fragment(part)
     _addresses(source, destination)
-    return Parsed(source, destination, part.protocol, _l4(part), length)
+    piece = (part.id, part.offset) if part.offset or part.more else None
+    return Parsed(source, destination, part.protocol, _l4(part), length, piece)
+
+
+class Firsts:
+    """First fragments met so far: later ones need theirs (bpf/include/fragment.h)."""
+
+    def __init__(self) -> None:
+        self._met: set[tuple[object, ...]] = set()
+
+    def lacks(self, packet: Parsed) -> bool:
+        if packet.piece is None:
+            return False
+        number, offset = packet.piece
+        of_all = packet.protocol if packet.source.version == 4 else 0
+        key = (packet.source, packet.destination, number, of_all)
+        if not offset:
+            self._met.add(key)
+        return key not in self._met
 
 
 def _need(condition: bool, otherwise: R) -> None:
@@ -80,8 +101,9 @@ def _ipv4(packet: bytes) -> tuple[IPv4Address, IPv4Address, int, _Part]:
     _need(packet[0] >> 4 == 4 and 20 <= header <= total, R.MALFORMED)
     _need(total <= len(packet), R.TRUNCATED)
     _options(packet[20:header])
-    (word,) = struct.unpack_from("!H", packet, 6)
-    part = _Part(packet[9], packet[header:total], (word & 0x1FFF) * 8, bool(word & 0x2000))
+    number, word = struct.unpack_from("!HH", packet, 4)
+    data = packet[header:total]
+    part = _Part(packet[9], data, (word & 0x1FFF) * 8, bool(word & 0x2000), number)
     return IPv4Address(packet[12:16]), IPv4Address(packet[16:20]), total, part
 
 
@@ -107,7 +129,7 @@ def _ipv6(packet: bytes) -> tuple[IPv6Address, IPv6Address, int, _Part]:
 
 def _behind(kind: int, data: bytes) -> _Part:
     """Extension headers off."""
-    offset, more, passed = 0, False, []
+    offset, more, number, passed = 0, False, 0, []
     while kind in EXTENSIONS and not offset:
         _need(len(passed) < MOST_EXTENSIONS, R.EXTENSION_HEADERS)
         _need(kind != ROUTING, R.SOURCE_ROUTE)
@@ -116,11 +138,11 @@ def _behind(kind: int, data: bytes) -> _Part:
         size = 8 if kind == FRAGMENT or len(data) < 2 else 8 + data[1] * 8
         _need(len(data) >= size, R.TRUNCATED)
         if kind == FRAGMENT:
-            (word,) = struct.unpack_from("!H", data, 2)
+            word, number = struct.unpack_from("!HI", data, 2)
             offset, more = word & 0xFFF8, bool(word & 1)
         passed.append(kind)
         kind, data = data[0], data[size:]
-    return _Part(kind, data, offset, more)
+    return _Part(kind, data, offset, more, number)
 
 
 def _fragment(part: _Part) -> None:

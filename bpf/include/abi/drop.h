@@ -36,6 +36,7 @@ enum drop_reason {
 	DROP_IDENTITY_INGRESS = 27, /* identity ingress, from an address without it */
 	DROP_REMOTE_NODE_SOURCE = 28, /* remote-node, from an address that is not the node's */
 	DROP_NOT_OURS = 29, /* sent to this node, but its destination is not here */
+	DROP_FRAGMENT_WITHOUT_FIRST = 30, /* a later fragment, and the first was not seen */
 	DROP_NO_ROOM = 35, /* the kernel made no room for the answer to a question */
 	DROP_GENEVE_OPTION = 45, /* a Geneve option that must be understood, and is not */
 	DROP_NATIVE_REFUSED = 46, /* a mesh address outside of a tunnel, where routing is tunnel */

@@ -52,5 +52,6 @@ enum counter {
 	COUNTER_UNTRACKED = 9,		/* flows without a row: no room in `conntrack` */
 	COUNTER_SENT_NATIVE = 10,	/* to another node, without a tunnel */
 	COUNTER_RECEIVED_NATIVE = 11,
-	COUNTER_COUNT = 12,
+	COUNTER_RELATED = 12,		/* ICMP errors about a flow that passes */
+	COUNTER_COUNT = 13,
 };

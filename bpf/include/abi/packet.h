@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
+/* Index of `scratch`, on every CPU. */
+enum scratch_slot {
+	SCRATCH_PACKET = 0,
+	SCRATCH_QUOTED = 1,	/* the packet that an ICMP error in hand is about */
+	SCRATCH_COUNT = 2,
+};
+
 /* What the stages know of the packet in hand: one slot a CPU (`scratch`), written by the
  * first stage and read by those it tail-calls. A tc program is not preempted by another on
  * its CPU, except on PREEMPT_RT, which is therefore not supported.
@@ -41,7 +48,10 @@ struct packet {
 	__u32 policy_epoch;		/* STAGE_DELIVER_LOCAL: the receiver's */
 	__u8 tcp_flags;			/* enum tcp_flag; 0: not TCP */
 	__u8 icmp_type;
-	__u8 reserved[2];
+	__u8 first_fragment;		/* and more follow it */
+	__u8 reserved;
+	__u32 fragment_id;		/* host order */
 	__u32 end;		/* of the IP packet, from the Ethernet header: padding follows */
+	__u32 reserved2;
 };
-_Static_assert(sizeof(struct packet) == 128, "packet is ABI");
+_Static_assert(sizeof(struct packet) == 136, "packet is ABI");
