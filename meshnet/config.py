@@ -75,6 +75,10 @@ class EtcdSettings:
     """This node runs an etcd member that the agent supervises."""
 
 
+_ge, _le = attrs.validators.ge, attrs.validators.le
+_SETTINGS_FROM_ENVIRONMENT = {"conntrack_entries": "MESHNET_CONNTRACK_ENTRIES"}
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """One node's file. Unknown keys are refused: a mistyped setting must not be ignored."""
@@ -89,6 +93,11 @@ class Settings:
     """This node holds the CA keys and serves enrolment."""
     certificate_lifetime_s: int = 7 * 86400
     """Certificates are renewed at two thirds of it."""
+    conntrack_entries: int = attrs.field(
+        default=262_144, validator=attrs.validators.and_(_ge(1024), _le(1 << 24))
+    )
+    """Flows that the node remembers, at 112 bytes of kernel memory each, taken at once. Or
+    `MESHNET_CONNTRACK_ENTRIES`, as hosts of a lab have it."""
 
 
 def _converter() -> cattrs.Converter:
@@ -117,11 +126,23 @@ def load(paths: Paths) -> Settings:
         ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{paths.config} is not TOML: {error}") from error
+    for field, name in _SETTINGS_FROM_ENVIRONMENT.items():
+        if name in os.environ:
+            raw[field] = os.environ[name]
     try:
         return _converter().structure(raw, Settings)
     except cattrs.BaseValidationError as error:
-        faults = "; ".join(cattrs.transform_error(error, path="settings"))
+        found = cattrs.transform_error(error, path="settings", format_exception=_fault)
+        faults = "; ".join(found)
         raise ConfigError(f"{paths.config} is faulty: {faults}") from error
+
+
+def _fault(error: BaseException, wanted: type | None) -> str:
+    """A value that a validator of ours refuses says by itself what is wrong."""
+    from cattrs.v import format_exception
+
+    ours = wanted is None and isinstance(error, ValueError)
+    return str(error.args[0]) if ours else format_exception(error, wanted)
 
 
 def save(paths: Paths, settings: Settings) -> None:

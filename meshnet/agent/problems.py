@@ -22,6 +22,12 @@ MAP_ALARM = 0.8
 """Fill level of a BPF map from which on it is a problem."""
 OF_FIXED_SIZE = ("counters", "drops", "events")
 """Maps that nothing can be refused by: a row a reason, or the newest records."""
+_REFUSED = "when it is full new rows are refused: have fewer endpoints, nodes or clusters"
+_WHEN_FULL = {
+    "conntrack": "when it is full the flows that were quiet longest are forgotten: set "
+    "conntrack_entries higher in meshnet.toml and restart the agent",
+    "seen_identities": "when it is full the oldest rows are forgotten; packets do not notice",
+}
 FAILING_AFTER = 3
 """Passes in a row that must fail before a loop's failure is shown."""
 POISONED_SHOWN = 20
@@ -63,7 +69,7 @@ def of_maps(usage: Iterable[MapUsage]) -> list[Problem]:
             id="map-full",
             severity=Severity.WARNING,
             message=f"BPF map {row.name} has {row.entries} of at most {row.max_entries} entries",
-            fix="when it is full new rows are refused: have fewer endpoints, nodes or clusters",
+            fix=_WHEN_FULL.get(row.name, _REFUSED),
         )
         for row in usage
         if row.name not in OF_FIXED_SIZE and row.entries >= row.max_entries * MAP_ALARM

@@ -13,6 +13,7 @@ from meshnet.agent import lean, start
 from meshnet.agent.api.routes import routes
 from meshnet.agent.api.server import ApiServer
 from meshnet.agent.certificates import CertificateKeeper
+from meshnet.agent.conntrack import SWEEP_S, ConntrackSweeper
 from meshnet.agent.context import Context
 from meshnet.agent.departure import Departure
 from meshnet.agent.endpoint_store import EndpointStore
@@ -136,7 +137,11 @@ class _Agent:
         paths_loop = Loop("paths", self.paths.reconcile)
         self.paths.trigger = paths_loop.trigger
         self.on_mesh = [*self.on_paths, paths_loop]
-        self.loops = [*self.on_mesh, Loop("endpoints", self.endpoints.reconcile)]
+        self.loops = [
+            *self.on_mesh,
+            Loop("endpoints", self.endpoints.reconcile),
+            Loop("conntrack", ConntrackSweeper(dataplane).reconcile, resync_s=SWEEP_S),
+        ]
         self.underlay = UnderlayWatch(
             local, netlink, settings, routes_changed=self.paths.routes_changed, stop=stopping.set
         )

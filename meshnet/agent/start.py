@@ -19,6 +19,7 @@ from meshnet.config import Paths, Settings
 from meshnet.dataplane import artifact
 from meshnet.dataplane.api import Dataplane
 from meshnet.dataplane.kernel import KernelDataplane
+from meshnet.dataplane.schema import Sizes
 from meshnet.errors import ConfigError, RegistryError
 from meshnet.kvstore.api import KV
 from meshnet.kvstore.channel import ClientTls
@@ -59,7 +60,7 @@ async def lay_foundation(paths: Paths, settings: Settings) -> Foundation:
         await etcd.start()
     kv = EtcdKV(settings.etcd.endpoints, etcd_tls(settings))
     local = await settle(kv, paths, settings, underlay)
-    dataplane, vxlan_ifindex = await _set_up_dataplane(paths, local, netlink)
+    dataplane, vxlan_ifindex = await _set_up_dataplane(paths, settings, local, netlink)
     return Foundation(
         netlink=netlink,
         kv=kv,
@@ -137,7 +138,7 @@ async def _ask(kv: KV, settings: Settings) -> NodeSnapshot:
 
 
 async def _set_up_dataplane(
-    paths: Paths, local: LocalNode, netlink: Netlink
+    paths: Paths, settings: Settings, local: LocalNode, netlink: Netlink
 ) -> tuple[Dataplane, int]:
     """Programs loaded and attached, the tunnel device up. Answers its ifindex too."""
     bytecode = await asyncio.to_thread(artifact.find)  # it may have to compile
@@ -148,7 +149,8 @@ async def _set_up_dataplane(
     geneve_ifindex, _ = await netlink.ensure_vxlan(
         GENEVE_IFNAME, port=GENEVE_PORT, mtu=local.endpoint_mtu, addresses=()
     )
-    dataplane = KernelDataplane(paths.bpf, bytecode)
+    sizes = Sizes(conntrack=settings.conntrack_entries)
+    dataplane = KernelDataplane(paths.bpf, bytecode, sizes=sizes)
     dataplane.configure(
         NodeConfig(
             cluster_id=local.cluster.id,

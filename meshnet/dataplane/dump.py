@@ -122,14 +122,18 @@ def _present(name: str, value: bytes) -> bool:
     return name not in ("nodes", "backends") or any(value)
 
 
-def usage(opened: Map, nodes: NodeMaps, events: EventRing) -> MapUsage:
-    """How full a map is; of the ring, in records."""
+def usage(
+    opened: Map, nodes: NodeMaps, tracked: conntrack.ConntrackMap, events: EventRing
+) -> MapUsage:
+    """How full a map is; of the ring, in records; of conntrack, when it was last swept."""
     spec = opened.spec
     if spec.type is MapType.RINGBUF:
         record = ctypes.sizeof(abi.Event) + 8
         entries, limit = events.unread_bytes // record, spec.max_entries // record
     elif spec.name == "nodes":
         entries, limit = len(nodes.index), spec.max_entries - 1
+    elif spec.name == "conntrack":
+        entries, limit = tracked.entries, spec.max_entries
     elif spec.type is MapType.PERCPU_ARRAY or spec.name == "backends":
         entries, limit = sum(any(value) for _, value in opened.items()), spec.max_entries
     else:

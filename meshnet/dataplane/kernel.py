@@ -9,6 +9,7 @@ from typing import Any
 
 from meshnet.dataplane import dump, loader, rows
 from meshnet.dataplane.artifact import Artifact
+from meshnet.dataplane.conntrack import ConntrackMap
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import EndpointMaps, IpcacheMaps, NodeMaps, read_drops
 from meshnet.dataplane.programs import SOCKET_HOOKS, Attach
@@ -61,6 +62,7 @@ class KernelDataplane:
         self._services = ServiceMaps(
             maps["services"], maps["backends"], maps["backend_slots"], maps["backend_hits"]
         )
+        self._conntrack = ConntrackMap(maps["conntrack"])
         self._events = EventRing(maps["events"])
 
     def configure(self, config: NodeConfig) -> None:
@@ -136,13 +138,16 @@ class KernelDataplane:
 
     def maps(self) -> list[MapUsage]:
         return [
-            dump.usage(opened, self._nodes, self._events)
+            dump.usage(opened, self._nodes, self._conntrack, self._events)
             for opened in self._set.maps.values()
             if opened.spec.name in dump.SHOWN
         ]
 
     def dump(self, name: str) -> list[dict[str, Any]]:
         return dump.dump(name, self._set.maps)
+
+    def sweep_conntrack(self) -> int:
+        return self._conntrack.sweep()
 
     def drops(self) -> list[DropCount]:
         return read_drops(self._set.maps["drops"])

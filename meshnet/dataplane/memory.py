@@ -141,6 +141,9 @@ class MemoryDataplane:
         rows: list[dict[str, Any]] = _DUMPED[name](self)
         return rows
 
+    def sweep_conntrack(self) -> int:
+        return 0  # it remembers no flows
+
     def drops(self) -> list[DropCount]:
         return [
             DropCount(reason=reason.name, direction=direction, packets=packets, bytes=0)

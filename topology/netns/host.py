@@ -76,6 +76,7 @@ def environment(lab: str, node: str, own: Mapping[str, str]) -> dict[str, str]:
         "MESHNET_LAB": lab,
         "MESHNET_LAB_NODE": node,
         **FAULTY_CLOCK,
+        "MESHNET_CONNTRACK_ENTRIES": "16384",  # each host its own share of one machine's memory
         **own,
     }
 

@@ -14,6 +14,12 @@ def test_a_map_is_a_problem_from_four_fifths_on() -> None:
     assert found.message == "BPF map ipcache has 800 of at most 1000 entries"
 
 
+def test_a_map_that_forgets_says_so_and_what_to_set() -> None:
+    (found,) = problems.of_maps([MapUsage(name="conntrack", entries=850, max_entries=1000)])
+    assert found.message == "BPF map conntrack has 850 of at most 1000 entries"
+    assert "conntrack_entries higher in meshnet.toml" in found.fix
+
+
 def test_keys_of_a_remote_that_are_not_believed_are_problems() -> None:
     refusal = RefusedKey("cilium/state/ip/v1/default/10.1.0.9", "outside its PodCIDRs")
     report = MirrorStatus(name="west", id=2, refused=1, refusals=(refusal,))
