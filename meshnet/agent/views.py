@@ -21,6 +21,8 @@ from meshnet.agent.problems import (
     of_tables,
     of_underlay,
 )
+from meshnet.dataplane.abi import DROP_TEXTS, DropReason
+from meshnet.dataplane.rows import protocol_name
 from meshnet.errors import NotFound
 from meshnet.logic.ipcache import endpoint_view, outer_address
 from meshnet.model.dataplane import MapUsage
@@ -237,17 +239,23 @@ def _sorted(found: Iterable[Node]) -> list[Node]:
 
 
 def drops(context: Context) -> list[Json]:
-    return [attrs.asdict(row) for row in context.dataplane.drops()]
+    return [
+        attrs.asdict(row) | {"text": DROP_TEXTS[DropReason[row.reason]]}
+        for row in context.dataplane.drops()
+    ]
 
 
-def drop_events(context: Context) -> list[Json]:
-    """The newest drops with both identities and the line of C that dropped them."""
+def drop_events(context: Context, last: int | None = None) -> list[Json]:
+    """The newest drops with both identities and the line of C that dropped them, oldest
+    first; `last`: no more than so many."""
     monotonic_to_wall = time.time() - time.monotonic()
+    events = context.events.newest()
     return [
         attrs.asdict(event)
         | {"time": _moment(event.time_ns / 1e9 + monotonic_to_wall)}
         | {"source": str(event.source or ""), "destination": str(event.destination or "")}
-        for event in context.events.newest()
+        | {"protocol": protocol_name(event.protocol)}
+        for event in (events[-last:] if last else events)
     ]
 
 

@@ -14,6 +14,7 @@ from meshnet import __version__
 from meshnet.cli import (
     cluster,
     doctor,
+    drops,
     endpoint,
     identity,
     lab,
@@ -46,6 +47,7 @@ app.add_typer(lab.app, name="lab")
 run.register(app)
 manifest.register(app)
 maps.register(app)
+drops.register(app)
 doctor.register(app)
 
 

@@ -1,4 +1,4 @@
-"""`meshnet map` and `meshnet drops`: the dataplane, as it is in the kernel now."""
+"""`meshnet map`: the dataplane's maps, as they are in the kernel now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ app = typer.Typer(help="The dataplane's maps.", rich_markup_mode=None, no_args_i
 
 def register(root: typer.Typer) -> None:
     root.add_typer(app, name="map")
-    root.command("drops")(drops)
 
 
 def _fill(row: Row) -> str | None:
@@ -30,13 +29,6 @@ MAP_COLUMNS = (
     Column("ENTRIES", lambda row: row["entries"]),
     Column("MAX ENTRIES", lambda row: row["max_entries"]),
     Column("FILL", _fill),
-)
-
-DROP_COLUMNS = (
-    Column("REASON", lambda row: row["reason"]),
-    Column("DIRECTION", lambda row: row["direction"]),
-    Column("PACKETS", lambda row: row["packets"]),
-    Column("BYTES", lambda row: row["bytes"]),
 )
 
 
@@ -65,10 +57,3 @@ def _columns_of(rows: list[dict[str, Any]]) -> list[Column]:
 
 def _get(field: str, row: Row) -> object:
     return row.get(field)
-
-
-def drops(output: OutputOption = Output.TABLE) -> None:
-    """Print how many packets were dropped, by reason and direction."""
-    counts = AgentClient(Paths.from_environment()).get("drops")
-    by_packets = sorted(counts, key=lambda row: (-row["packets"], row["reason"], row["direction"]))
-    console.show(by_packets, DROP_COLUMNS, output)

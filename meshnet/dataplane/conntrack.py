@@ -6,7 +6,6 @@ room. Time is theirs: ticks of 2^30 ns of CLOCK_MONOTONIC.
 
 from __future__ import annotations
 
-import socket
 import struct
 import time
 from typing import Any
@@ -14,13 +13,6 @@ from typing import Any
 from meshnet.dataplane import abi, rows
 from meshnet.dataplane.bpf import Map
 
-_PROTOCOLS = {
-    socket.IPPROTO_TCP: "tcp",
-    socket.IPPROTO_UDP: "udp",
-    socket.IPPROTO_ICMP: "icmp",
-    socket.IPPROTO_ICMPV6: "icmpv6",
-    132: "sctp",
-}
 _FLAG = abi.ConntrackFlag
 
 
@@ -68,7 +60,7 @@ def unpack_row(key: bytes, value: bytes) -> dict[str, Any]:
         "peer": str(rows.known_address(bytes(flow.peer))),
         "endpoint_port": flow.endpoint_port,
         "peer_port": flow.peer_port,
-        "protocol": _PROTOCOLS.get(flow.protocol, str(flow.protocol)),
+        "protocol": rows.protocol_name(flow.protocol),
         "began": "peer" if row.flags & _FLAG.PEER_BEGAN else "endpoint",
         "guessed": bool(row.flags & _FLAG.GUESSED),
         "state": _state(row),

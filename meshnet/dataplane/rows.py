@@ -49,6 +49,14 @@ def unpack_prefix(data: bytes) -> Prefix:
     return IPv6Network((address, length))
 
 
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+"""IANA's numbers of those that people name."""
+
+
+def protocol_name(number: int) -> str:
+    return _PROTOCOLS.get(number, str(number))
+
+
 def pack_mac(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 

@@ -40,6 +40,7 @@ class FakeAgent:
         self.peers: list[Json] = []
         """What `mesh add` asked for."""
         self.drops: list[dict[str, Json]] = []
+        self.drop_events: list[dict[str, Json]] = []
         self.manifests: dict[tuple[str, str, str], Json] = {}
         self.broken = False
         """Answers are no JSON."""
@@ -176,6 +177,9 @@ class FakeAgent:
 
     def get_drops(self) -> Json:
         return self.drops
+
+    def get_drops_events(self, last: str) -> Json:
+        return self.drop_events[-int(last) :]
 
     def post_tokens(self, body: Json) -> Json:
         number = f"t{len(self.tokens) + 1}"

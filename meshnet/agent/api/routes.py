@@ -46,6 +46,12 @@ def _reading(context: Context) -> list[Route]:
     async def map_rows(request: Request) -> Any:
         return context.dataplane.dump(request.params["name"])
 
+    async def drop_events(request: Request) -> Any:
+        last = request.query.get("last")
+        if last is not None and not (last.isdecimal() and int(last)):
+            raise UsageError(f"last={last!r} is no number of events from 1 on")
+        return views.drop_events(context, int(last) if last else None)
+
     async def maps(_: Request) -> Any:
         return views.status(context)["dataplane"]["maps"]
 
@@ -60,7 +66,7 @@ def _reading(context: Context) -> list[Route]:
         Route("GET", "/v1/maps", maps),
         Route("GET", "/v1/maps/{name}", map_rows),
         _get("/v1/drops", context, views.drops),
-        _get("/v1/drops/events", context, views.drop_events),
+        Route("GET", "/v1/drops/events", drop_events),
         _get("/v1/seen", context, views.seen),
     ]
 

@@ -55,7 +55,7 @@ def test_table_is_aligned_under_upper_case_headers(agent: FakeAgent, meshnet: Me
 
 
 def test_empty_list_is_a_header_or_an_empty_array(agent: FakeAgent, meshnet: Meshnet) -> None:
-    assert meshnet("drops").out == "REASON   DIRECTION   PACKETS   BYTES\n"
+    assert meshnet("drops").out == "REASON   DIRECTION   PACKETS   BYTES   MEANS\n"
     assert meshnet("drops", "-o", "json").out == "[]\n"
 
 
