@@ -92,6 +92,9 @@ def decide(
     # a row has one interface: what leaves by another one takes the tunnel
     same = {version: hop.address for version, hop in hops.items() if hop.ifindex == first.ifindex}
     native = {f: hop for f, hop in native.items() if hop.ifindex == first.ifindex}
+    for family, hop in native.items():
+        if hop is not hops.get(family):  # IPv4 by IPv6's hop: a router of its own is none for it
+            same.pop(family, None)
     return PeerPath(
         modes=Modes(
             ipv4=Mode.NATIVE if 4 in native else way.modes.ipv4,

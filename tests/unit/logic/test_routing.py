@@ -80,6 +80,13 @@ def test_ipv4_passes_an_ipv6_underlay_and_ipv6_no_ipv4_one() -> None:
     assert four.next_hop(6) is None
 
 
+def test_ipv4_behind_a_router_passes_by_the_neighbour_that_ipv6_has() -> None:
+    way = decide(Routing.AUTO, VXLAN, {4: routed(4), 6: on_link(6)}, {4}, outer=4)
+
+    assert way.mode(4) is Mode.NATIVE
+    assert way.next_hop(4) == PEER[6]
+
+
 def test_a_family_that_leaves_by_another_interface_takes_the_tunnel() -> None:
     hops = {4: on_link(4, ifindex=2), 6: on_link(6, ifindex=3)}
     way = decide(Routing.AUTO, VXLAN, hops, {4, 6}, outer=4)
