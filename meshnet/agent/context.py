@@ -15,6 +15,7 @@ from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.paths import Paths
 from meshnet.agent.probe import Prober
+from meshnet.agent.services import Services
 from meshnet.agent.underlay import UnderlayWatch
 from meshnet.config import Settings
 from meshnet.dataplane.api import Dataplane
@@ -38,6 +39,7 @@ class Context:
     leadership: Leadership
     keeper: CertificateKeeper
     ownership: Ownership
+    services: Services
     manifests: Manifests
 
     @property

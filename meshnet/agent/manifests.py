@@ -7,7 +7,8 @@ apply at once never lose one's change unseen; a lost race is read again.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import attrs
 
@@ -43,11 +44,26 @@ class Change:
     """etcd's, of the write."""
 
 
-class Manifests:
-    """Reads and writes `meshnet/v1/manifests/` and nothing else."""
+class Admission(Protocol):
+    """What a kind needs beside its manifest, such as addresses."""
 
-    def __init__(self, kv: KV) -> None:
+    async def admit(self, manifest: Manifest, stored: Sequence[Manifest]) -> None:
+        """Before it is written. Raises MeshnetError: then it is not written.
+
+        Args:
+            stored: every manifest of the cluster.
+        """
+
+    async def gone(self, key: ManifestKey) -> None:
+        """After it was deleted."""
+
+
+class Manifests:
+    """Reads and writes `meshnet/v1/manifests/`; what a kind needs beside it is its Admission's."""
+
+    def __init__(self, kv: KV, admissions: Mapping[str, Admission] | None = None) -> None:
         self._kv = kv
+        self._admissions = admissions or {}
 
     async def find(
         self, kind: str | None = None, namespace: str | None = None, name: str | None = None
@@ -92,6 +108,8 @@ class Manifests:
         for _ in range(RACES):
             pair = await get_item(self._kv, key, codec.decode_manifest)
             change = _change(manifest, pair.item if pair else None)
+            if admission := self._admissions.get(manifest.key.kind):
+                await admission.admit(manifest, await self.find())
             if change.action is Action.UNCHANGED:
                 return attrs.evolve(change, revision=pair.mod_revision if pair else 0)
             try:
@@ -116,6 +134,8 @@ class Manifests:
                 return change
             result = await self._kv.txn((Unchanged(path, pair.mod_revision),), (Delete(path),))
             if result.succeeded:
+                if admission := self._admissions.get(key.kind):
+                    await admission.gone(key)
                 return attrs.evolve(change, revision=result.revision)
         raise Conflict(f"{key} is changed by somebody else all the time: try again")
 

@@ -26,7 +26,8 @@ from meshnet.model.identity import Identity, LabelSet
 from meshnet.model.manifest import Manifest
 from meshnet.model.node import Node
 from meshnet.model.remote import MirrorStatus, Remote
-from meshnet.registry import codec, schema
+from meshnet.model.service import RemoteService
+from meshnet.registry import codec, schema, service_codec
 
 T = TypeVar("T")
 
@@ -44,6 +45,8 @@ class Tables:
     remotes: Table[Remote]
     mesh_status: Table[MirrorStatus]
     manifests: Table[Manifest]
+    service_addresses: Table[tuple[Address, tuple[str, str]]]
+    cached_services: Table[RemoteService]
 
     @classmethod
     def of(cls, own: Cluster) -> Tables:
@@ -61,6 +64,8 @@ class Tables:
             remotes=Table(schema.REMOTES, codec.decode_remote),
             mesh_status=Table(schema.MESH_STATUS, codec.decode_mirror_status),
             manifests=Table(schema.MANIFESTS, codec.decode_manifest),
+            service_addresses=Table(schema.SERVICE_ADDRESSES, service_codec.decode_service_address),
+            cached_services=Table(schema.CACHE_SERVICES, service_codec.decode_service),
         )
 
     def __iter__(self) -> Iterator[Table[object]]:

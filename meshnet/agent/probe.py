@@ -48,6 +48,10 @@ class Prober:
         """Who answered lately."""
         return {address for address, health in self.health.items() if health.reachable}
 
+    def silent(self) -> set[Address]:
+        """Who does not answer any more; who was never asked is not among them."""
+        return {address for address, each in self.health.items() if each.lost >= LOST_AFTER}
+
     async def run(self) -> None:
         """Never returns."""
         with _icmp_socket(4) as v4, _icmp_socket(6) as v6:

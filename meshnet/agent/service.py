@@ -30,6 +30,8 @@ from meshnet.agent.paths import Paths as PeerPaths
 from meshnet.agent.probe import Prober
 from meshnet.agent.publication import Publication
 from meshnet.agent.routes import Routes
+from meshnet.agent.service_admission import ServiceAdmission, SliceAdmission
+from meshnet.agent.services import Services
 from meshnet.agent.start import Foundation
 from meshnet.agent.trust import Trust
 from meshnet.agent.underlay import UnderlayWatch
@@ -45,6 +47,7 @@ from meshnet.model.node import Node
 from meshnet.model.remote import Remote
 from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
+from meshnet.registry.service_addresses import ServiceAddresses
 from meshnet.registry.session import Session
 
 Work = Coroutine[Any, Any, None]
@@ -114,7 +117,13 @@ class _Agent:
         self.trust = Trust(settings, local, kv, pki)
         self.keeper = CertificateKeeper(pki, settings)
         self.leadership = Leadership(kv, local.name)
-        self.leader = MeshLeader(kv, local.cluster, self._open_remote)
+        self.services = Services(
+            local, self.view, dataplane, unreachable=self._unreachable, failing=dict
+        )
+        self.leader = MeshLeader(
+            kv, local.cluster, self._open_remote, exports=self.services.exports
+        )
+        self.services.changed = self.leader.services.trigger
 
         self.endpoints = Endpoints(
             local=local,
@@ -133,6 +142,7 @@ class _Agent:
         self.on_paths = [
             Loop("forwarding", Forwarding(local, self.view, self.paths, dataplane).reconcile),
             Loop("routes", routes_of_host.reconcile),
+            Loop("services", self.services.reconcile),
         ]
         paths_loop = Loop("paths", self.paths.reconcile)
         self.paths.trigger = paths_loop.trigger
@@ -198,6 +208,23 @@ class _Agent:
         server = f"gateway of cluster {remote.name}"
         return EtcdKV(where, tls, server=server, largest_list=2 * MAX_BYTES)
 
+    def _unreachable(self) -> frozenset[tuple[str, str]]:
+        """Nodes that we probe and that do not answer any more."""
+        silent = self.prober.silent()
+        return frozenset(
+            node.key for node in self.view.nodes() if silent.intersection(node.addresses)
+        )
+
+    def _manifests(self) -> Manifests:
+        kv, pools = self._foundation.kv, self._foundation.local.cluster.service_cidrs
+        return Manifests(
+            kv,
+            {
+                "Service": ServiceAdmission(ServiceAddresses(kv, pools)),
+                "EndpointSlice": SliceAdmission(pools),
+            },
+        )
+
     def _mesh_changed(self) -> None:
         for loop in self.on_mesh:
             loop.trigger()
@@ -234,7 +261,8 @@ class _Agent:
             leadership=self.leadership,
             keeper=self.keeper,
             ownership=self.ownership,
-            manifests=Manifests(self._foundation.kv),
+            manifests=self._manifests(),
+            services=self.services,
         )
 
 

@@ -21,6 +21,7 @@ from meshnet.dataplane.api import Dataplane
 from meshnet.dataplane.kernel import KernelDataplane
 from meshnet.dataplane.schema import Sizes
 from meshnet.errors import ConfigError, RegistryError
+from meshnet.host import cgroup
 from meshnet.kvstore.api import KV
 from meshnet.kvstore.channel import ClientTls
 from meshnet.kvstore.etcd import EtcdKV
@@ -167,6 +168,7 @@ async def _set_up_dataplane(
             accept_native=local.cluster.routing is not Routing.TUNNEL,
         )
     )
+    dataplane.attach_sockets(cgroup.hierarchy())
     for ifindex in (vxlan_ifindex, geneve_ifindex):
         await netlink.set_up(ifindex)  # only now: its ingress must be guarded first
     return dataplane, vxlan_ifindex

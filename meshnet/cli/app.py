@@ -24,6 +24,7 @@ from meshnet.cli import (
     node,
     peering,
     run,
+    service,
     status,
 )
 from meshnet.cli.agent import run_agent
@@ -43,6 +44,7 @@ app.add_typer(mesh.app, name="mesh")
 app.add_typer(node.app, name="node")
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(identity.app, name="identity")
+app.add_typer(service.app, name="service")
 app.add_typer(lab.app, name="lab")
 run.register(app)
 manifest.register(app)

@@ -104,4 +104,5 @@ def approach(now: Shares, wanted: Shares, step: float, usable: set[str]) -> Shar
         shares[name] = shares.get(name, 0.0) + (moved * part / gain if gain else 0.0)
     for name, part in losses.items():
         shares[name] -= min(step, loss) * part / loss if loss else 0.0
-    return {name: part for name, part in shares.items() if part > 1e-9}
+    near = all(abs(shares.get(n, 0.0) - wanted.get(n, 0.0)) < 1e-6 for n in {*shares, *wanted})
+    return wanted if near else {name: part for name, part in shares.items() if part > 1e-9}

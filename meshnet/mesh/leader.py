@@ -7,7 +7,7 @@ the parts cannot wait out ends the term; the next one, here or elsewhere, repair
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 import structlog
@@ -19,6 +19,7 @@ from meshnet.mesh.heartbeat import HEARTBEAT_S, Heartbeat
 from meshnet.mesh.identity_gc import ROUND_S, IdentityCollector
 from meshnet.mesh.leadership import FencedWriter
 from meshnet.mesh.mirror import PUBLISH_S, Mirror, remove_mirror
+from meshnet.mesh.service_export import ServiceExport
 from meshnet.model.cluster import Cluster
 from meshnet.model.node import Node
 from meshnet.model.remote import Remote, RemoteState
@@ -41,6 +42,7 @@ class MeshLeader:
     Args:
         open_remote: a store that reads a remote through its gateways, with our mirror
             certificate and trust in the remote's mesh CA alone. The mirror closes it.
+        exports: what stands under our `state/services`; None while that is not known.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class MeshLeader:
         cluster: Cluster,
         open_remote: Callable[[Remote], KV],
         *,
+        exports: Callable[[], Mapping[str, bytes] | None] = lambda: None,
         intervals: Intervals | None = None,
     ) -> None:
         self._kv = kv
         self._cluster = cluster
         self._open_remote = open_remote
         self._intervals = intervals or Intervals()
+        self.services = ServiceExport(kv, cluster.name, exports)
         self._log = structlog.get_logger()
 
     async def lead(self, writer: FencedWriter) -> None:
@@ -66,6 +70,7 @@ class MeshLeader:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(beat.run(writer))
             tasks.create_task(broom.run(writer))
+            tasks.create_task(self.services.run(writer))
             tasks.create_task(self._follow_own_nodes(boundaries, own_nodes_known))
             # Until our own nodes are known a remote could pass its own off as one of them.
             await own_nodes_known.wait()

@@ -115,6 +115,8 @@ OURS = "meshnet/v1/"
 CONFIG = "meshnet/v1/config"
 POD_CIDR_ALLOCATIONS = "meshnet/v1/alloc/pod-cidrs/"
 IDENTITY_ALLOCATIONS = "meshnet/v1/alloc/identities/"
+SERVICE_ADDRESSES = "meshnet/v1/alloc/service-addresses/"
+HEALTH = "meshnet/v1/health/"
 MANIFESTS = "meshnet/v1/manifests/"
 ENDPOINTS = "meshnet/v1/endpoints/"
 REMOTES = "meshnet/v1/remotes/"
@@ -130,6 +132,15 @@ def pod_cidr_allocation(prefix: Prefix) -> str:
 
 def identity_allocation(labels: LabelSet) -> str:
     return f"{IDENTITY_ALLOCATIONS}{labels}"
+
+
+def service_address(address: Address) -> str:
+    return f"{SERVICE_ADDRESSES}{address}"
+
+
+def health(node: str) -> str:
+    """Which backends on a node fail their health checks."""
+    return f"{HEALTH}{node}"
 
 
 def manifest(kind: str, namespace: str, name: str) -> str:

@@ -88,6 +88,42 @@ class IPEntry:
     NamedPorts: tuple[NamedPort, ...] | None = ()
 
 
+@attrs.frozen
+class L4Addr:
+    Protocol: str
+    Port: int
+
+
+PortConfiguration = dict[str, L4Addr]
+"""By the port's name."""
+
+
+@attrs.frozen(kw_only=True)
+class ClusterService:
+    """`cilium/state/services/v1/<cluster>/<namespace>/<name>`."""
+
+    cluster: str
+    namespace: str
+    name: str
+    frontends: dict[str, PortConfiguration | None] | None = attrs.field(factory=dict)
+    backends: dict[str, PortConfiguration | None] | None = attrs.field(factory=dict)
+    hostnames: dict[str, str] | None = attrs.field(factory=dict)
+    zones: dict[str, Any] | None = attrs.field(factory=dict)
+    labels: dict[str, str] | None = attrs.field(factory=dict)
+    selector: dict[str, str] | None = attrs.field(factory=dict)
+    includeExternal: bool = False
+    shared: bool = False
+    clusterID: int = 0
+
+
+@attrs.frozen
+class ServiceAddress:
+    """`meshnet/v1/alloc/service-addresses/<address>`: whose it is."""
+
+    namespace: str
+    name: str
+
+
 @attrs.frozen(kw_only=True)
 class Capabilities:
     """All left out when false or zero, as Go's omitempty does."""

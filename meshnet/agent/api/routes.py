@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshnet.agent import views
+from meshnet.agent import service_views, views
 from meshnet.agent.api.manifest_routes import manifest_routes
 from meshnet.agent.api.peering import peering_routes
 from meshnet.agent.api.server import Request, Route
@@ -12,6 +12,7 @@ from meshnet.agent.context import Context
 from meshnet.agent.departure import Departure
 from meshnet.agent.endpoints import EndpointRequest
 from meshnet.agent.joining import Joining
+from meshnet.agent.services import Services
 from meshnet.errors import UsageError
 
 SCOPES = ("node", "cluster", "mesh")
@@ -68,6 +69,20 @@ def _reading(context: Context) -> list[Route]:
         _get("/v1/drops", context, views.drops),
         Route("GET", "/v1/drops/events", drop_events),
         _get("/v1/seen", context, views.seen),
+        *_services(context.services),
+    ]
+
+
+def _services(services: Services) -> list[Route]:
+    async def listed(_: Request) -> Any:
+        return service_views.services(services)
+
+    async def one(request: Request) -> Any:
+        return service_views.service(services, request.params["namespace"], request.params["name"])
+
+    return [
+        Route("GET", "/v1/services", listed),
+        Route("GET", "/v1/services/{namespace}/{name}", one),
     ]
 
 
