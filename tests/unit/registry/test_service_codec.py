@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from ipaddress import ip_address
 
+import attrs
 import pytest
 
 from meshnet.errors import PoisonedKey
@@ -33,6 +34,16 @@ WEB = RemoteService(
 
 def test_a_service_is_written_as_cilium_writes_it() -> None:
     assert encode_service(WEB, {"app": "web"}) == CILIUMS
+
+
+def test_both_families_come_back_in_one_order() -> None:
+    ports = {"http": (Protocol.TCP, 80)}
+    hosts = [ip_address("fd00::1"), ip_address("10.0.0.1")]
+    both = attrs.evolve(WEB, backends=dict.fromkeys(hosts, ports))
+    value = encode_service(both, {})
+    assert decode_service(KEY, value) == both
+    turned = attrs.evolve(WEB, backends=dict.fromkeys(reversed(hosts), ports))
+    assert encode_service(turned, {}) == value
 
 
 def test_what_cilium_wrote_is_read() -> None:
