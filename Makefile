@@ -9,7 +9,7 @@
 PYTHON    := .venv/bin/python
 SETUP     := .venv/.ready
 PACKAGES  := python3-venv python3-bpfcc etcd-server iproute2 iputils-ping nftables \
-             tcpdump libfaketime clang llvm bpftool linux-libc-dev ethtool procps util-linux curl
+             tcpdump libfaketime clang llvm bpftool linux-libc-dev ethtool procps util-linux curl bind9-dnsutils iperf3
 
 .PHONY: demo demo-down test unit lint setup bytecode wheel clean
 

@@ -15,6 +15,7 @@ from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.paths import Paths
 from meshnet.agent.probe import Prober
+from meshnet.agent.resolver import Resolver
 from meshnet.agent.services import Services
 from meshnet.agent.underlay import UnderlayWatch
 from meshnet.config import Settings
@@ -40,6 +41,7 @@ class Context:
     keeper: CertificateKeeper
     ownership: Ownership
     services: Services
+    resolver: Resolver
     manifests: Manifests
 
     @property

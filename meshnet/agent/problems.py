@@ -129,6 +129,20 @@ def of_loops(loops: Iterable[Loop]) -> list[Problem]:
     ]
 
 
+def of_resolver(error: str | None) -> list[Problem]:
+    if error is None:
+        return []
+    return [
+        Problem(
+            id="resolver-down",
+            severity=Severity.WARNING,
+            message=f"names of services are not answered here: {error}",
+            fix="let whoever listens on all addresses of port 53 listen on its own alone; "
+            "endpoints started until then use the machine's resolvers",
+        )
+    ]
+
+
 def of_etcd(connected: bool, error: str | None) -> list[Problem]:
     if connected:
         return []

@@ -29,8 +29,10 @@ from meshnet.agent.ownership import Ownership
 from meshnet.agent.paths import Paths as PeerPaths
 from meshnet.agent.probe import Prober
 from meshnet.agent.publication import Publication
+from meshnet.agent.resolver import Resolver
 from meshnet.agent.routes import Routes
 from meshnet.agent.service_admission import ServiceAdmission, SliceAdmission
+from meshnet.agent.service_directory import ServiceDirectory
 from meshnet.agent.services import Services
 from meshnet.agent.start import Foundation
 from meshnet.agent.trust import Trust
@@ -123,7 +125,10 @@ class _Agent:
         self.leader = MeshLeader(
             kv, local.cluster, self._open_remote, exports=self.services.exports
         )
-        self.services.changed = self.leader.services.trigger
+        directory = ServiceDirectory(self.view, self.services)
+        self.resolver = Resolver(local.gateways, directory.lookup)
+        self.services.changed.append(self.leader.services.trigger)
+        self.services.changed.append(directory.changed)
 
         self.endpoints = Endpoints(
             local=local,
@@ -178,6 +183,7 @@ class _Agent:
             yield loop.run()
         yield self.ownership.run()
         yield self.prober.run()
+        yield self.resolver.run()
         yield self.paths.prober.run()
         yield self.underlay.run()
         yield self.events.run()
@@ -263,6 +269,7 @@ class _Agent:
             ownership=self.ownership,
             manifests=self._manifests(),
             services=self.services,
+            resolver=self.resolver,
         )
 
 

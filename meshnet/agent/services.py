@@ -61,7 +61,7 @@ class Services:
         self._unreachable = unreachable
         self._failing = failing
         self._clock = clock
-        self.changed: Callable[[], None] = lambda: None
+        self.changed: list[Callable[[], None]] = []
         """Called after every pass."""
         self._read: dict[str, tuple[Manifest, Any]] = {}
         self._recovery = Recovery()
@@ -92,7 +92,8 @@ class Services:
                 desired.setdefault(frontend, row)
         change = plan(desired, self._dataplane.services())
         self._dataplane.update_services(change.replace, change.delete)
-        self.changed()
+        for tell in self.changed:
+            tell()
         return STEP_S if moving else None
 
     def _manifests(self) -> tuple[list[Service], list[EndpointSlice]]:

@@ -18,6 +18,7 @@ from meshnet.agent.problems import (
     of_maps,
     of_ownership,
     of_remotes,
+    of_resolver,
     of_tables,
     of_underlay,
 )
@@ -76,6 +77,7 @@ def problems(context: Context, usage: list[MapUsage]) -> list[Problem]:
         *of_remotes(tables.mesh_status.items.values()),
         *of_maps(usage),
         *context.keeper.problems(),
+        *of_resolver(context.resolver.error),
     ]
 
 
@@ -155,6 +157,7 @@ def endpoint(context: Context, found: Endpoint) -> Json:
         "ports": found.ports,
         "owner_pid": found.owner.pid if found.owner else None,
         "log": found.log,
+        "resolvers": [] if context.resolver.error else [str(a) for a in context.local.gateways],
     }
 
 

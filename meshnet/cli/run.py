@@ -29,6 +29,7 @@ from meshnet.cli.arguments import (
 )
 from meshnet.cli.client import AgentClient
 from meshnet.cli.endpoint import EndpointArgument, find
+from meshnet.cli.resolv_conf import use_resolvers
 from meshnet.config import Paths
 from meshnet.errors import ConfigError, MeshnetError, NotFound, UsageError
 from meshnet.host.cgroup import Cgroup, hierarchy
@@ -260,3 +261,4 @@ def enter(endpoint: dict[str, Any]) -> None:
     group.create()
     group.enter()
     enter_path(endpoint["netns"], Namespace.NET)
+    use_resolvers(endpoint["namespace"], endpoint["resolvers"])

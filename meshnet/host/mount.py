@@ -28,6 +28,7 @@ class Flag(enum.IntFlag):
     BIND = 4096
     RECURSIVE = 16384
     PRIVATE = 1 << 18
+    SLAVE = 1 << 19
 
 
 @attrs.frozen
