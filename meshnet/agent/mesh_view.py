@@ -26,7 +26,7 @@ from meshnet.model.identity import Identity, LabelSet
 from meshnet.model.manifest import Manifest
 from meshnet.model.node import Node
 from meshnet.model.remote import MirrorStatus, Remote
-from meshnet.model.service import RemoteService
+from meshnet.model.service import BackendAddress, RemoteService
 from meshnet.registry import codec, schema, service_codec
 
 T = TypeVar("T")
@@ -47,6 +47,7 @@ class Tables:
     manifests: Table[Manifest]
     service_addresses: Table[tuple[Address, tuple[str, str]]]
     cached_services: Table[RemoteService]
+    health: Table[dict[BackendAddress, str]]
 
     @classmethod
     def of(cls, own: Cluster) -> Tables:
@@ -66,6 +67,7 @@ class Tables:
             manifests=Table(schema.MANIFESTS, codec.decode_manifest),
             service_addresses=Table(schema.SERVICE_ADDRESSES, service_codec.decode_service_address),
             cached_services=Table(schema.CACHE_SERVICES, service_codec.decode_service),
+            health=Table(schema.HEALTH, service_codec.decode_health),
         )
 
     def __iter__(self) -> Iterator[Table[object]]:

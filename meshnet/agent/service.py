@@ -13,6 +13,7 @@ from meshnet.agent import lean, start
 from meshnet.agent.api.routes import routes
 from meshnet.agent.api.server import ApiServer
 from meshnet.agent.certificates import CertificateKeeper
+from meshnet.agent.checks import Checks
 from meshnet.agent.conntrack import SWEEP_S, ConntrackSweeper
 from meshnet.agent.context import Context
 from meshnet.agent.departure import Departure
@@ -50,6 +51,7 @@ from meshnet.model.remote import Remote
 from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
 from meshnet.registry.service_addresses import ServiceAddresses
+from meshnet.registry.service_codec import encode_health
 from meshnet.registry.session import Session
 
 Work = Coroutine[Any, Any, None]
@@ -119,9 +121,8 @@ class _Agent:
         self.trust = Trust(settings, local, kv, pki)
         self.keeper = CertificateKeeper(pki, settings)
         self.leadership = Leadership(kv, local.name)
-        self.services = Services(
-            local, self.view, dataplane, unreachable=self._unreachable, failing=dict
-        )
+        self.services = Services(local, self.view, dataplane, unreachable=self._unreachable)
+        self.checks = Checks(self.services.targets, self._health_changed)
         self.leader = MeshLeader(
             kv, local.cluster, self._open_remote, exports=self.services.exports
         )
@@ -184,6 +185,7 @@ class _Agent:
         yield self.ownership.run()
         yield self.prober.run()
         yield self.resolver.run()
+        yield self.checks.run()
         yield self.paths.prober.run()
         yield self.underlay.run()
         yield self.events.run()
@@ -220,6 +222,10 @@ class _Agent:
         return frozenset(
             node.key for node in self.view.nodes() if silent.intersection(node.addresses)
         )
+
+    def _health_changed(self) -> None:
+        key = schema.health(self._foundation.local.name)
+        self.session.want(key, encode_health(self.checks.failing))
 
     def _manifests(self) -> Manifests:
         kv, pools = self._foundation.kv, self._foundation.local.cluster.service_cidrs

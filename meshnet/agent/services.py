@@ -26,8 +26,10 @@ from meshnet.model.manifest import Manifest
 from meshnet.model.service import (
     BackendAddress,
     BackendState,
+    Check,
     EndpointSlice,
     Frontend,
+    Protocol,
     RemoteService,
     Service,
 )
@@ -39,10 +41,7 @@ STEP_S = 0.5
 
 
 class Services:
-    """Args:
-    unreachable: nodes (cluster, name) that do not answer this node.
-    failing: backends that fail their health checks, and how.
-    """
+    """Args: `unreachable` answers the nodes (cluster, name) that do not answer this node."""
 
     def __init__(
         self,
@@ -51,7 +50,6 @@ class Services:
         dataplane: Dataplane,
         *,
         unreachable: Callable[[], frozenset[tuple[str, str]]],
-        failing: Callable[[], Mapping[BackendAddress, str]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._view = view
@@ -59,7 +57,6 @@ class Services:
         self._cluster = local.cluster
         self._here = Here(cluster=local.cluster.name, node=local.name)
         self._unreachable = unreachable
-        self._failing = failing
         self._clock = clock
         self.changed: list[Callable[[], None]] = []
         """Called after every pass."""
@@ -125,7 +122,11 @@ class Services:
             remotes=remotes,
             owners=self._owners(remotes),
             unreachable=self._unreachable(),
-            failing=self._failing(),
+            failing={
+                at: reason
+                for reported in self._view.tables.health.items.values()
+                for at, reason in reported.items()
+            },
         )
 
     def _candidates(self) -> Iterator[Candidate]:
@@ -190,6 +191,18 @@ class Services:
 
     def hits(self) -> dict[BackendAddress, int]:
         return self._dataplane.backend_hits()
+
+    def targets(self) -> dict[BackendAddress, Check]:
+        """Backends of this node that are to be checked, and how."""
+        return {
+            backend.at: resolved.service.check
+            for resolved in self.resolved.values()
+            if resolved.service.check is not None
+            for port in resolved.ports
+            for backend in port.backends
+            if (backend.cluster, backend.node) == (self._here.cluster, self._here.node)
+            and backend.at.protocol is Protocol.TCP
+        }
 
     def exports(self) -> dict[str, bytes] | None:
         """Key -> value of `cilium/state/services/v1/<own>/`, all of them; None before the

@@ -11,7 +11,8 @@ import enum
 
 import attrs
 
-from meshnet.model.addressing import Address
+from meshnet.errors import ConfigError
+from meshnet.model.addressing import Address, parse_address
 
 
 class Protocol(enum.IntEnum):
@@ -32,6 +33,15 @@ class Frontend:
     def __str__(self) -> str:
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
         return f"{host}:{self.port}/{self.protocol.name.lower()}"
+
+
+def parse_frontend(text: str) -> Frontend:
+    """`10.1.0.9:8080/tcp`, `[fd00::9]:53/udp`. Raises ConfigError."""
+    where, _, protocol = text.rpartition("/")
+    host, _, port = where.rpartition(":")
+    if protocol.upper() not in Protocol.__members__ or not port.isdecimal():
+        raise ConfigError(f"{text!r} is not ADDRESS:PORT/PROTOCOL")
+    return Frontend(parse_address(host.strip("[]")), int(port), Protocol[protocol.upper()])
 
 
 BackendAddress = Frontend

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from meshnet.errors import ConfigError, PoisonedKey
 from meshnet.model.addressing import Address, parse_address
-from meshnet.model.service import Protocol, RemoteService
+from meshnet.model.service import BackendAddress, Protocol, RemoteService, parse_frontend
 from meshnet.registry import schema, wire
 
 Ports = Mapping[str, tuple[Protocol, int]]
@@ -87,5 +87,18 @@ def decode_service_address(key: str, value: bytes) -> tuple[Address, tuple[str, 
     read = wire.load(key, value, wire.ServiceAddress)
     try:
         return parse_address(schema.last_of(key)), (read.namespace, read.name)
+    except ConfigError as error:
+        raise PoisonedKey(key, str(error)) from error
+
+
+def encode_health(failing: Mapping[BackendAddress, str]) -> bytes:
+    return wire.dump(wire.Health({str(at): reason for at, reason in sorted(failing.items())}))
+
+
+def decode_health(key: str, value: bytes) -> dict[BackendAddress, str]:
+    """Backends of one node that fail their checks, and how."""
+    read = wire.load(key, value, wire.Health)
+    try:
+        return {parse_frontend(text): reason for text, reason in read.failing.items()}
     except ConfigError as error:
         raise PoisonedKey(key, str(error)) from error

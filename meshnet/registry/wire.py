@@ -124,6 +124,14 @@ class ServiceAddress:
     name: str
 
 
+@attrs.frozen
+class Health:
+    """`meshnet/v1/health/<node>`."""
+
+    failing: dict[str, str] = attrs.field(factory=dict)
+    """`10.1.0.9:8080/tcp` -> why."""
+
+
 @attrs.frozen(kw_only=True)
 class Capabilities:
     """All left out when false or zero, as Go's omitempty does."""
