@@ -21,7 +21,9 @@ def context() -> Any:
     dataplane = MemoryDataplane()
     for host in (11, 12, 13):
         dataplane.from_endpoint(7, ip_address(f"10.1.0.{host}"), ip_address("10.2.0.10"))
-    return SimpleNamespace(dataplane=dataplane, events=DropEvents(dataplane), manifests=None)
+    return SimpleNamespace(
+        dataplane=dataplane, events=DropEvents(dataplane), manifests=None, services=None
+    )
 
 
 def test_the_newest_come_last_and_no_more_than_asked_for(context: Any) -> None:
