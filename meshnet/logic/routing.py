@@ -64,7 +64,7 @@ def candidates(routing: Routing, hops: Mapping[int, Hop]) -> dict[int, Hop]:
         version: hop for version, hop in hops.items() if hop.on_link or routing is Routing.NATIVE
     }
     found = dict(usable)
-    if 4 not in hops and 6 in found:
+    if 4 not in found and 6 in found:
         found[4] = found[6]
     return found
 
