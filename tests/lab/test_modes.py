@@ -10,20 +10,15 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
 
 from tests.lab.test_mesh_reach import reached, tries
-from tests.support.formed import SERVE, SWITCH, UNDERLAY, Mesh, Workload, eventually, formed
+from tests.support.formed import SWITCH, UNDERLAY, Json, Mesh, Workload, eventually
 
 pytestmark = pytest.mark.lab
 
-INIT = {
-    "east": ("--routing", "auto", "--tunnel", "geneve", "--underlay", "eth1"),
-    "west": ("--routing", "tunnel", "--tunnel", "vxlan", "--underlay", "eth1"),
-}
 EXPECTED = {
     "east-1": {"east-2": "native", "west-1": "geneve", "west-2": "geneve"},
     "east-2": {"east-1": "native", "west-1": "geneve", "west-2": "geneve"},
@@ -32,22 +27,13 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module")
-def modes() -> Iterator[Mesh]:
-    with formed("modes", init=INIT) as made:
-        for node in EXPECTED:
-            made.start(node, f"on-{node}", SERVE)
-        yield made
-
-
-@pytest.fixture(scope="module")
-def on(modes: Mesh) -> dict[str, Workload]:
-    """The endpoint on each node."""
-    return {node: modes.workload(node, f"on-{node}") for node in EXPECTED}
-
-
 def seen_modes(modes: Mesh, node: str) -> dict[str, str]:
-    return {row["node"]: row["mode"] for row in modes.json(node, "status")["peers"]}
+    return {row["node"]: row["mode"] for row in peers(modes, node)}
+
+
+def peers(modes: Mesh, node: str) -> list[Json]:
+    """The mesh's own nodes: others that a test brought are remembered for a while."""
+    return [row for row in modes.json(node, "status")["peers"] if row["node"] in EXPECTED]
 
 
 def settled(modes: Mesh) -> None:
@@ -63,7 +49,7 @@ def pod_cidrs(modes: Mesh, node: str) -> dict[int, str]:
 def test_status_shows_the_mode_of_every_pair(modes: Mesh) -> None:
     settled(modes)
     for node in EXPECTED:
-        for row in modes.json(node, "status")["peers"]:
+        for row in peers(modes, node):
             assert row["reachable"] is True
             assert row["rtt_ms"] > 0
             assert row["modes"] == {"ipv4": row["mode"], "ipv6": row["mode"]}
