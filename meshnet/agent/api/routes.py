@@ -47,12 +47,6 @@ def _reading(context: Context) -> list[Route]:
     async def map_rows(request: Request) -> Any:
         return context.dataplane.dump(request.params["name"])
 
-    async def drop_events(request: Request) -> Any:
-        last = request.query.get("last")
-        if last is not None and not (last.isdecimal() and int(last)):
-            raise UsageError(f"last={last!r} is no number of events from 1 on")
-        return views.drop_events(context, int(last) if last else None)
-
     async def maps(_: Request) -> Any:
         return views.status(context)["dataplane"]["maps"]
 
@@ -66,8 +60,7 @@ def _reading(context: Context) -> list[Route]:
         Route("GET", "/v1/nodes/{name}", node),
         Route("GET", "/v1/maps", maps),
         Route("GET", "/v1/maps/{name}", map_rows),
-        _get("/v1/drops", context, views.drops),
-        Route("GET", "/v1/drops/events", drop_events),
+        *_drops(context),
         _get("/v1/seen", context, views.seen),
         *_services(context.services),
     ]
@@ -83,6 +76,19 @@ def _services(services: Services) -> list[Route]:
     return [
         Route("GET", "/v1/services", listed),
         Route("GET", "/v1/services/{namespace}/{name}", one),
+    ]
+
+
+def _drops(context: Context) -> list[Route]:
+    async def drop_events(request: Request) -> Any:
+        last = request.query.get("last")
+        if last is not None and not (last.isdecimal() and int(last)):
+            raise UsageError(f"last={last!r} is no number of events from 1 on")
+        return views.drop_events(context, int(last) if last else None)
+
+    return [
+        _get("/v1/drops", context, views.drops),
+        Route("GET", "/v1/drops/events", drop_events),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshnet.agent import views
-from meshnet.agent.api.routes import _reading
+from meshnet.agent.api.routes import _drops
 from meshnet.agent.api.server import Request
 from meshnet.agent.events import DropEvents
 from meshnet.dataplane.memory import MemoryDataplane
@@ -21,9 +21,7 @@ def context() -> Any:
     dataplane = MemoryDataplane()
     for host in (11, 12, 13):
         dataplane.from_endpoint(7, ip_address(f"10.1.0.{host}"), ip_address("10.2.0.10"))
-    return SimpleNamespace(
-        dataplane=dataplane, events=DropEvents(dataplane), manifests=None, services=None
-    )
+    return SimpleNamespace(dataplane=dataplane, events=DropEvents(dataplane))
 
 
 def test_the_newest_come_last_and_no_more_than_asked_for(context: Any) -> None:
@@ -44,7 +42,7 @@ def test_a_count_has_the_reasons_text(context: Any) -> None:
 
 @pytest.mark.parametrize("last", ["0", "-1", "x", ""])
 async def test_a_number_that_is_none_is_refused(context: Any, last: str) -> None:
-    (route,) = [route for route in _reading(context) if route.path == "/v1/drops/events"]
+    (route,) = [route for route in _drops(context) if route.path == "/v1/drops/events"]
 
     with pytest.raises(UsageError, match="is no number of events"):
         await route.handler(Request("GET", route.path, {"last": last}, None))
