@@ -6,7 +6,6 @@ python -m topology.demo up | down
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -15,16 +14,17 @@ from typing import Any
 import attrs
 
 from meshnet.errors import MeshnetError, NotFound
-from topology import labs
+from topology import labs, reach
 from topology.formation import form
 from topology.inside import run, run_all
 from topology.model import RuntimeKind
+from topology.reach import Reached
 from topology.state import LabState
 
 FILE = Path(__file__).resolve().parents[1] / "containerlab" / "two-clusters.clab.yml"
 LAB = "two-clusters"
 WORKLOADS = {"east-1": "web", "east-2": "api", "west-1": "db", "west-2": "cache"}
-PORT = "8080"
+PORT = 8080
 
 NEXT = f"""\
 The lab stays up. Try:
@@ -46,15 +46,6 @@ class Workload:
     identity: int
     ipv4: str
     ipv6: str
-
-
-@attrs.frozen(kw_only=True)
-class Reached:
-    """One address of one endpoint, tried from another."""
-
-    rtt_ms: float | None
-    """Of ping; None: no answer."""
-    tcp: bool
 
 
 def main(verb: str) -> int:
@@ -96,7 +87,7 @@ def _take_down() -> None:
 
 
 def _workload(name: str) -> tuple[str, ...]:
-    serve = ("python3", "-m", "http.server", PORT, "--bind", "::", "--directory", "/")
+    serve = ("python3", "-m", "http.server", str(PORT), "--bind", "::", "--directory", "/")
     return ("meshnet", "run", "--name", name, "--label", f"app={name}", "--detach", "--", *serve)
 
 
@@ -120,39 +111,28 @@ def _try_all(
 ) -> dict[tuple[str, str], tuple[Reached, Reached]]:
     """(source, target) -> its IPv4 and IPv6, every pair at the same time."""
     commands = {
-        source.node: ("meshnet", "exec", source.name, "--", "sh", "-c", _script(source, workloads))
+        source.node: (
+            "meshnet",
+            "exec",
+            source.name,
+            "--",
+            "sh",
+            "-c",
+            reach.script((a for w in workloads if w != source for a in (w.ipv4, w.ipv6)), PORT),
+        )
         for source in workloads
     }
     outputs = run_all(lab, commands)
     results = {}
     for source in workloads:
-        lines = dict(line.split(" ", 1) for line in outputs[source.node].splitlines())
+        found = reach.read(outputs[source.node])
         for target in workloads:
             if target != source:
                 results[source.name, target.name] = (
-                    _read(lines.get(target.ipv4, "")),
-                    _read(lines.get(target.ipv6, "")),
+                    found.get(target.ipv4, Reached()),
+                    found.get(target.ipv6, Reached()),
                 )
     return results
-
-
-def _script(source: Workload, workloads: list[Workload]) -> str:
-    """Prints a line an address: itself, ping's summary, curl's connect status."""
-    tries = []
-    for target in workloads:
-        if target == source:
-            continue
-        for address in (target.ipv4, target.ipv6):
-            url = f"http://[{address}]:{PORT}/" if ":" in address else f"http://{address}:{PORT}/"
-            ping = f"ping -q -c 3 -i 0.1 -W 1 {address} | tail -1"
-            tcp = f"curl -gs -o /dev/null --max-time 3 {url} && echo tcp"
-            tries.append(f'{{ p=$({ping}); t=$({tcp}); echo "{address} $p $t"; }} &')
-    return "\n".join([*tries, "wait"])
-
-
-def _read(line: str) -> Reached:
-    match = re.search(r"= [\d.]+/([\d.]+)/", line)
-    return Reached(rtt_ms=float(match[1]) if match else None, tcp=line.endswith("tcp"))
 
 
 def _seen(lab: LabState, workloads: list[Workload]) -> dict[str, set[int]]:

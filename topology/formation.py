@@ -8,8 +8,9 @@ the real command that does it, in the real hosts, as an operator would type it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 
 import attrs
 
@@ -20,7 +21,15 @@ from topology.state import LabState
 CLUSTER = "meshnet.cluster"
 CLUSTER_ID = "meshnet.cluster-id"
 
-INIT = ("--routing", "tunnel", "--tunnel", "vxlan", "--underlay", "eth1")
+OPTIONS = {
+    "meshnet.routing": ("--routing", "tunnel"),
+    "meshnet.tunnel": ("--tunnel", "vxlan"),
+    "meshnet.underlay": ("--underlay", "eth1"),
+    "meshnet.pod-cidr": ("--pod-cidr", ""),
+    "meshnet.service-cidr": ("--service-cidr", ""),
+}
+"""Label of the founder -> option of `cluster init`, and what it is where there is no label;
+empty: left out. A value may be several, with commas between."""
 
 Say = Callable[[str], None]
 
@@ -33,6 +42,8 @@ class Member:
     id: str
     nodes: tuple[str, ...]
     """The first one founds it and signs for it."""
+    options: tuple[str, ...] = ()
+    """Of its `cluster init`."""
 
     @property
     def founder(self) -> str:
@@ -57,21 +68,43 @@ def members(lab: LabState) -> tuple[Member, ...]:
             raise LabError(f"nodes of cluster {cluster!r} differ in their label {CLUSTER_ID}")
     if not nodes:
         raise LabError(f"no node of lab {lab.name!r} has a label {CLUSTER}: nothing to form")
-    return tuple(Member(name, ids[name], tuple(names)) for name, names in nodes.items())
+    return tuple(
+        Member(name, ids[name], tuple(names), _options(lab.nodes[names[0]].labels))
+        for name, names in nodes.items()
+    )
+
+
+def _options(labels: Mapping[str, str]) -> tuple[str, ...]:
+    values = {option: labels.get(label, default) for label, (option, default) in OPTIONS.items()}
+    return tuple(
+        word
+        for option, text in values.items()
+        for value in filter(None, text.split(","))
+        for word in (option, value.strip())
+    )
 
 
 def form(
-    lab: LabState, say: Say, *, init: Mapping[str, Sequence[str]] | None = None
+    lab: LabState,
+    say: Say,
+    *,
+    init: Mapping[str, Sequence[str]] | None = None,
+    apart: Collection[Collection[str]] = (),
 ) -> tuple[Member, ...]:
     """Clusters first, all at once; then their nodes, all at once; then the mesh.
 
+    What is formed already is left as it is.
+
     Args:
-        init: options of `cluster init`, by cluster, where they are not the usual ones.
+        init: options of `cluster init`, by cluster, where they are not what the labels say.
+        apart: pairs of clusters that are not joined.
 
     Raises:
         LabError: a command failed, with the host and its last words.
     """
     clusters = members(lab)
+    if all(_has_agent(lab, node) for cluster in clusters for node in cluster.nodes):
+        return clusters
     say("founding " + ", ".join(f"{c.name} on {c.founder}" for c in clusters))
     run_all(
         lab,
@@ -84,7 +117,7 @@ def form(
                 *_id(c),
                 "--node",
                 c.founder,
-                *(init or {}).get(c.name, INIT),
+                *(init or {}).get(c.name, c.options),
             )
             for c in clusters
         },
@@ -98,14 +131,25 @@ def form(
         }
         run_all(lab, {node: ("meshnet", "cluster", "join", tokens[node]) for node in joiners})
     for host, guest in combinations(clusters, 2):
+        if {host.name, guest.name} in map(set, apart):
+            continue
         say(f"joining the mesh: {guest.name} to {host.name}")
-        invite = ("meshnet", "mesh", "invite", "--for", guest.name, "-o", "json")
-        token = _token(run(lab, host.founder, *invite))
-        run(lab, guest.founder, "meshnet", "mesh", "join", token)
+        join(lab, host=host, guest=guest)
     run_all(
         lab, {node: ("meshnet", "mesh", "status", "--wait") for c in clusters for node in c.nodes}
     )
     return clusters
+
+
+def join(lab: LabState, *, host: Member, guest: Member) -> None:
+    """Two clusters become one mesh. Raises LabError: refused, with the reason."""
+    invite = ("meshnet", "mesh", "invite", "--for", guest.name, "-o", "json")
+    token = _token(run(lab, host.founder, *invite))
+    run(lab, guest.founder, "meshnet", "mesh", "join", token)
+
+
+def _has_agent(lab: LabState, node: str) -> bool:
+    return Path(f"/proc/{lab.nodes[node].pid}/root/run/meshnet/agent.sock").exists()
 
 
 def _id(cluster: Member) -> tuple[str, ...]:

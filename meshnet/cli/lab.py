@@ -160,6 +160,36 @@ def draw(
     sys.stdout.write(writers[form](clab.read(file)))
 
 
+@app.command("test")
+def test(
+    file: FileArgument,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write the outcomes for CI.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up.")] = False,
+) -> None:
+    """Bring a lab up, form its mesh, and check what its file expects. Exit 1 when one fails.
+
+    A lab that is up already is tested as it is, and stays.
+    """
+    from topology import labs
+    from topology.expect import outcome, runner
+
+    outcomes = []
+    for one in runner.test(file, console.progress, console.warn, keep=keep):
+        outcomes.append(one)
+        mark = console.painted("ok", Tone.GOOD) if one.ok else console.painted("FAILED", Tone.BAD)
+        line = f"{mark}  {one.name}  ({one.seconds:.1f} s)"
+        sys.stdout.write(line + (f": {one.problem}\n" if one.problem else "\n"))
+        sys.stdout.flush()
+    if junit is not None:
+        junit.write_text(outcome.junit(labs.name_of(str(file)), outcomes))
+    failed = [one for one in outcomes if not one.ok]
+    console.progress(f"{len(outcomes) - len(failed)} of {len(outcomes)} are as expected")
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command("fault", context_settings={"ignore_unknown_options": True})  # for `clock a -30`
 def fault(
     lab: LabArgument,
