@@ -2,19 +2,22 @@
 #
 #   make demo        two clusters, four hosts, one flat network, left up to play with
 #   make demo-down   take it away
-#   make test        all tests: lint, types, layers, unit, contract, BPF, labs
+#   make test        lint, types, layers, and all tests but those of labs and test-docker below
 #   make unit        the tests that need neither root nor the kernel, in seconds
+#   make labs        every lab of containerlab/ comes up, is tested as its file says, and goes
+#   make image       the image of a lab host for containerlab, meshnet:latest
+#   make test-docker that image is built, and two of its containers are a cluster (needs docker.io)
 #   make wheel       a wheel in build/dist with the bytecode in it: nodes need no compiler
 
 PYTHON    := .venv/bin/python
 SETUP     := .venv/.ready
 PACKAGES  := python3-venv python3-bpfcc etcd-server iproute2 iputils-ping nftables \
-             tcpdump libfaketime clang llvm bpftool linux-libc-dev ethtool procps util-linux \
+             tcpdump libfaketime bird2 clang llvm bpftool linux-libc-dev ethtool procps util-linux \
              curl bind9-dnsutils iperf3 openvswitch-switch tshark
 # Debian starts what it installs; only tests want Open vSwitch, each its own.
 POLICY    := /usr/sbin/policy-rc.d
 
-.PHONY: demo demo-down test unit lint setup bytecode wheel clean
+.PHONY: demo demo-down image image-wheels test-docker labs pictures test unit lint setup bytecode wheel clean
 
 setup: $(SETUP)
 
@@ -52,7 +55,25 @@ unit: setup
 	@$(PYTHON) -m pytest -q tests/unit
 
 test: lint bytecode
-	@$(PYTHON) -m pytest -q tests
+	@$(PYTHON) -m pytest -q -m "not shipped and not docker" tests
+
+labs: bytecode
+	@$(PYTHON) -m pytest -q -m shipped tests/lab/test_shipped_labs.py
+
+pictures: setup
+	@for file in containerlab/*.clab.yml; do \
+		.venv/bin/meshnet lab graph $$file >docs/pictures/$$(basename $$file .clab.yml).svg; done
+
+# wheels of meshnet and of all it needs, for containerlab/Dockerfile
+image-wheels: bytecode
+	@rm -rf build/image
+	@.venv/bin/pip wheel -qq -w build/image .
+
+image: image-wheels
+	@docker build -t meshnet:latest -f containerlab/Dockerfile .
+
+test-docker: image-wheels
+	@$(PYTHON) -m pytest -q -m docker tests/docker
 
 clean:
 	rm -rf .venv build *.egg-info

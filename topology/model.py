@@ -31,6 +31,14 @@ class RuntimeKind(enum.StrEnum):
     CONTAINERLAB = "containerlab"
 
 
+class Form(enum.StrEnum):
+    """Of a picture."""
+
+    SVG = "svg"
+    DOT = "dot"
+    MERMAID = "mermaid"
+
+
 @attrs.frozen(kw_only=True)
 class Bind:
     """A file or directory of the machine that a node sees."""

@@ -12,8 +12,7 @@ from meshnet.cli import console, process
 from meshnet.cli.arguments import OutputOption
 from meshnet.cli.console import Column, Output, Tone
 from meshnet.cli.run import CommandArgument, TtyOption, own_failure
-from topology.graph import Form
-from topology.model import RuntimeKind
+from topology.model import Form, RuntimeKind
 
 if TYPE_CHECKING:
     from topology.state import LabState
@@ -153,11 +152,12 @@ def draw(
     file: FileArgument,
     form: Annotated[Form, typer.Option("--output", "-o", help="Form of the picture.")] = Form.SVG,
 ) -> None:
-    """Draw a lab."""
-    from topology import clab, drawing, graph
+    """Draw a lab; of one that is up also how packets travel, and what is broken."""
+    from topology import clab, drawing, graph, live
 
     writers = {Form.SVG: drawing.svg, Form.DOT: graph.dot, Form.MERMAID: graph.mermaid}
-    sys.stdout.write(writers[form](clab.read(file)))
+    layout = clab.read(file)
+    sys.stdout.write(writers[form](layout, live.look(layout)))
 
 
 @app.command("test")

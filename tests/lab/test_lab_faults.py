@@ -122,6 +122,8 @@ def sends(lab: Lab, sender: str, receiver: str, size: int, *, within_s: float) -
 
 
 def test_a_cut_one_way_lets_the_other_way_and_other_pairs_pass(lab: Lab) -> None:
+    for sender, target in (("a", "b"), ("a", "c"), ("b", "c"), ("a", "fd30:5::2")):
+        assert pings(lab, sender, target)  # they know each other's MACs: ARP is cut as well
     fault(lab, "cut", "a", "b", one_way=True)
     before = echoes(lab, "a"), echoes(lab, "b")
     assert not pings(lab, "a", "b"), "the request is cut"
@@ -131,6 +133,17 @@ def test_a_cut_one_way_lets_the_other_way_and_other_pairs_pass(lab: Lab) -> None
     assert pings(lab, "a", "c") and pings(lab, "b", "c")
     fault(lab, "heal")
     assert pings(lab, "a", "b")
+
+
+def test_a_cut_cable_is_dead_to_multicast_too(lab: Lab) -> None:
+    multicast = "-t 1 -I eth1 224.0.0.1"
+    run(lab, "a", "sysctl -qw net.ipv4.icmp_echo_ignore_broadcasts=0")
+    before = echoes(lab, "a")
+    pings(lab, "d", multicast)
+    assert echoes(lab, "a") == before + 1
+    fault(lab, "cut", "d", "a")
+    pings(lab, "d", multicast)
+    assert echoes(lab, "a") == before + 1
 
 
 def test_a_share_of_the_packets_is_lost(lab: Lab) -> None:

@@ -31,7 +31,7 @@ topology:
             - run: {{node: a, command: cat /etc/hostname, says: "^a$"}}
             - run: {{node: a, command: "sh -c 'test -e /run/mark || ! touch /run/mark'"}}
             - run: {{node: a, command: cat /etc/hostname, says: elsewhere, within: 0}}
-            - run: {{node: a, command: false, within: 0}}
+            - run: {{node: a, command: "false", within: 0}}
   nodes: {{a: {{}}}}
 """
 
@@ -104,6 +104,19 @@ def test_what_is_not_as_expected_is_told(mesh: Mesh, prober: Prober) -> None:
     stranger = Prober(prober.lab, {**prober.endpoints, "web": web})
     unknown = only(stranger, Reach(source="web", target="db", within=0))
     assert unknown.problem == "west-1 did not see identity 4711 arrive"
+
+
+def test_a_frozen_node_answers_packets_and_asks_nothing(mesh: Mesh, prober: Prober) -> None:
+    mesh.lab.fault("freeze", "east-2")
+    try:
+        to_frozen, from_frozen = prober.check(
+            [Reach(source="db", target="api", within=0), Reach(source="api", target="db", within=0)]
+        )
+    finally:
+        mesh.lab.fault("heal")
+    # its HTTP server stands still: connections are made by the kernel, answers are not
+    assert "takes no TCP" in to_frozen.problem and "ping" not in to_frozen.problem
+    assert from_frozen.problem == "east-2 is frozen"
 
 
 def test_what_is_cut_is_lost_and_no_reason_is_counted(mesh: Mesh, prober: Prober) -> None:

@@ -137,6 +137,52 @@ topology:
 """
 
 
+IN_THEIR_STYLE = """\
+name: {name}
+mgmt: {{network: custom, ipv4-subnet: 172.100.100.0/24}}
+topology:
+  kinds:
+    linux: {{image: "alpine:3"}}
+  nodes:
+    l1:
+      kind: linux
+      image: nginx:stable-alpine
+      cmd: ash -c "sleep 9999"
+      env: {{MYVAR: is set}}
+      exec:
+        - ip link show eth1
+        - sh -c 'test "$MYVAR" = "is set"'
+      cpu: 1.5
+      memory: 1G
+      mgmt-ipv4: 172.100.100.11
+      ports: ["56180:80"]
+      healthcheck: {{test: [CMD-SHELL, "true"], interval: 5}}
+      dns: {{servers: [192.0.2.53]}}
+    l2: {{kind: linux}}
+    br-theirs: {{kind: bridge}}
+  links:
+    - endpoints: ["l1:eth1", "l2:some1"]
+      mtu: 2000
+      vars: {{foo: bar, some: [thing, else]}}
+    - endpoints: ["br-theirs:l1-eth2", "l1:eth2"]
+    - type: veth
+      endpoints:
+        - {{node: l1, interface: eth3, mac: "02:00:00:00:00:01"}}
+        - {{node: l2, interface: eth3, mac: "02:00:00:00:00:02"}}
+"""
+
+
+def test_a_file_in_containerlabs_own_style_deploys_unchanged(tmp_path: Path) -> None:
+    name = f"{NAME}-t"
+    file = tmp_path / "lab.clab.yml"
+    file.write_text(IN_THEIR_STYLE.format(name=name))
+    with deployed(file, name=name) as lab:
+        links = lab["l2"].exec("ip -br link", check=True).stdout
+        assert "some1@" in links and "02:00:00:00:00:02" in links
+        ports = lab["br-theirs"].exec("ip -br link show master br-theirs", check=True).stdout
+        assert ports.startswith("l1-eth2@")
+
+
 def test_up_makes_a_running_lab_what_its_file_says_and_touches_nothing_else(
     tmp_path: Path,
 ) -> None:

@@ -84,6 +84,7 @@ class Run:
 
     node: str
     command: str
+    """Without a shell. `{NAME.ipv4}` and `{NAME.ipv6}` are addresses of an endpoint."""
     says: str = ""
     """A regular expression, found in its output."""
     within: float = 10.0

@@ -14,6 +14,7 @@ from topology import reach as reaching
 from topology.expect.model import ALL, PORT, Reach, Verdict
 from topology.expect.outcome import Outcome
 from topology.inside import run, run_all
+from topology.netns.runtime import Condition, condition
 from topology.state import LabState
 
 AGAIN_S = 0.3
@@ -70,28 +71,34 @@ class Prober:
 
     def _try(self, pairs: Mapping[tuple[str, str], Reach]) -> dict[tuple[str, str], str]:
         """What is not as expected, by pair."""
+        asleep = {
+            name: now
+            for name, endpoint in self.endpoints.items()
+            if (now := condition(self.lab, endpoint.node)) is not Condition.UP
+        }
+        problems = {
+            (source, target): f"{self.endpoints[source].node} is {asleep[source]}"
+            for source, target in pairs
+            if source in asleep
+        }
+        pairs = {pair: one for pair, one in pairs.items() if pair[0] not in asleep}
         before = self._drops() if any(one.reason for one in pairs.values()) else {}
         reached = self._reached(pairs)
-        seen = self._seen({target for _, target in pairs})
+        seen = self._seen({target for _, target in pairs if target not in asleep})
         modes = self._modes({s for (s, _), one in pairs.items() if one.mode})
         after = self._drops() if before else {}
         grown = {key: count for key, count in after.items() if count > before.get(key, 0)}
-        problems = {}
         for (source, target), one in pairs.items():
             own, other = self.endpoints[source], self.endpoints[target]
-            tried = {
-                a: reached[source].get(a, reaching.Reached()) for a in (other.ipv4, other.ipv6)
-            }
-            problem = _judged(one, tried)
-            if not problem and one.verdict is Verdict.ALLOWED and one.identity:
-                known = seen[other.node]
-                if (other.id, own.identity) not in known:
-                    problem = f"{other.node} did not see identity {own.identity} arrive"
-            mode = modes.get((own.node, other.node))
-            if not problem and one.mode and own.node != other.node and mode != one.mode:
-                problem = f"packets from {own.node} to {other.node} go by {mode}, not {one.mode}"
-            nodes = {own.node, other.node}
-            if not problem and one.reason and not {(n, one.reason) for n in nodes} & grown.keys():
+            addresses = (other.ipv4, other.ipv6)
+            tried = {a: reached[source].get(a, reaching.Reached()) for a in addresses}
+            counted = {(own.node, one.reason), (other.node, one.reason)} & grown.keys()
+            problem = (
+                _judged(one, tried)
+                or _stranger(one, own, other, seen.get(other.node))
+                or _other_way(one, own, other, modes)
+            )
+            if not problem and one.reason and not counted:
                 problem = f"neither node counted a drop by reason {one.reason}"
             if problem:
                 problems[source, target] = problem
@@ -137,7 +144,11 @@ class Prober:
         }
 
     def _drops(self) -> dict[tuple[str, str], int]:
-        nodes = {endpoint.node for endpoint in self.endpoints.values()}
+        nodes = {
+            endpoint.node
+            for endpoint in self.endpoints.values()
+            if condition(self.lab, endpoint.node) is Condition.UP
+        }
         counts: dict[tuple[str, str], int] = {}
         for node, rows in self._json(nodes, "drops").items():
             for row in rows:
@@ -181,3 +192,21 @@ def _judged(one: Reach, tried: Mapping[str, reaching.Reached]) -> str:
         ]
         return ", ".join(lost)
     return ", ".join(f"{address} answers" for address, r in tried.items() if not r.not_at_all)
+
+
+def _stranger(one: Reach, own: Endpoint, other: Endpoint, seen: set[tuple[int, int]] | None) -> str:
+    """`seen` is None of a frozen node: it answers packets and no questions."""
+    if one.verdict is not Verdict.ALLOWED or not one.identity or seen is None:
+        return ""
+    if (other.id, own.identity) in seen:
+        return ""
+    return f"{other.node} did not see identity {own.identity} arrive"
+
+
+def _other_way(
+    one: Reach, own: Endpoint, other: Endpoint, modes: Mapping[tuple[str, str], str]
+) -> str:
+    mode = modes.get((own.node, other.node))
+    if one.mode is None or own.node == other.node or mode == one.mode:
+        return ""
+    return f"packets from {own.node} to {other.node} go by {mode}, not {one.mode}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from meshnet.errors import LabError, NotFound, UsageError
@@ -94,7 +94,7 @@ def _check(lab: LabState, prober: Prober, one: Expectation, say: Say) -> Iterato
     if one.reach:
         yield from prober.check([one.reach])
     elif one.run:
-        yield _run(lab, one.run)
+        yield _run(lab, one.run, prober.endpoints)
     elif one.refused:
         yield _refused(lab, one.refused)
     elif one.survive:
@@ -119,12 +119,22 @@ def _named(outcome: Outcome, prefix: str) -> Outcome:
     return Outcome(name=prefix + outcome.name, problem=outcome.problem, seconds=outcome.seconds)
 
 
-def _run(lab: LabState, one: Run) -> Outcome:
+ADDRESS = re.compile(r"\{([\w-]+)\.(ipv4|ipv6)\}")
+
+
+def _run(lab: LabState, one: Run, endpoints: Mapping[str, Endpoint]) -> Outcome:
     """Tried again until it is as expected or the time is over."""
+
+    def address(match: re.Match[str]) -> str:
+        if match[1] not in endpoints:
+            raise LabError(f"run names endpoint {match[1]!r}: there are {', '.join(endpoints)}")
+        return str(getattr(endpoints[match[1]], match[2]))
+
+    words = [ADDRESS.sub(address, word) for word in shlex.split(one.command)]
     began = time.monotonic()
     while True:
         try:
-            said = run(lab, one.node, *shlex.split(one.command))
+            said = run(lab, one.node, *words)
             problem = "" if re.search(one.says, said) else f"it says {said.strip()[-300:]!r}"
         except LabError as error:
             problem = str(error)

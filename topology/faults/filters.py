@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from topology.faults import tools
-from topology.faults.points import Point, departures, matches
+from topology.faults.points import Point, arrivals, matches
 from topology.model import Lab
 from topology.state import LabState
 
@@ -20,8 +20,8 @@ def drop(lab: LabState, layout: Lab, sender: str, receiver: str, verdict: str) -
     Args:
         verdict: an nft rule without matches of addresses, such as `meta length > 1400 drop`.
     """
-    found = list(matches(lab, layout, receiver, "daddr"))
-    for point in departures(lab, layout, sender):
+    found = list(matches(lab, layout, sender))
+    for point in arrivals(lab, layout, receiver):
         add(point, f"{sender}-{receiver}", found, verdict)
 
 
@@ -44,7 +44,7 @@ def _rules(point: Point, pair: str, found: Iterable[str], verdict: str) -> str:
     lines = [
         f"add table netdev {TABLE}",
         f"add chain netdev {TABLE} {effect}",
-        f'add chain {base} {{ type filter hook {point.hook} device "{point.ifname}" '
+        f'add chain {base} {{ type filter hook egress device "{point.ifname}" '
         f"priority {PRIORITY}; policy accept; }}",
         f"flush chain {base}",
         f"flush chain netdev {TABLE} {effect}",

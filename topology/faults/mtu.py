@@ -18,6 +18,8 @@ from topology.state import LabState
 
 MTU_MIN = 68
 """RFC 791: what every link carries."""
+ETHER = 14
+"""Bytes of an Ethernet header, which netfilter counts on egress."""
 OFFLOADS = (
     "tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-ecn-segmentation",
     "tx-tcp-mangleid-segmentation", "tx-udp-segmentation",
@@ -39,7 +41,7 @@ def narrow(
     for sender, receiver in (pair, pair[::-1])[: 1 if one_way else 2]:
         for point in interfaces(lab, layout, sender):
             _stop_merging(point, book)
-        filters.drop(lab, layout, sender, receiver, f"meta length > {size} drop")
+        filters.drop(lab, layout, sender, receiver, f"meta length > {size + ETHER} drop")
 
 
 def restore(lab: LabState, layout: Lab, book: Book) -> None:

@@ -1,8 +1,8 @@
 """Where the packets between two nodes pass, so that a fault works in the middle.
 
-On the switch's port where there is a switch, so that the hosts' own programs (tcx runs
-before netfilter's ingress) cannot pass by it; without one, on the sender's interface, at its
-very last step.
+Where they leave for the receiver, at their very last step: on the switch's port where there
+is a switch, so that the hosts' own programs cannot pass by it. There broadcasts and multicasts
+for the receiver pass too, so a routing protocol notices what is cut.
 """
 
 from __future__ import annotations
@@ -24,20 +24,6 @@ class Point:
     node: str
     pid: int
     ifname: str
-    hook: str
-    """`ingress` or `egress`, as netfilter names them."""
-
-
-def departures(lab: LabState, layout: Lab, sender: str) -> Iterator[Point]:
-    """All packets of the sender pass here, one point for each of its links."""
-    for link in layout.links:
-        for own, far in (link.ends, link.ends[::-1]):
-            if own.node != sender:
-                continue
-            if layout.nodes[far.node].is_bridge:
-                yield _point(lab, far.node, far.ifname, "ingress")
-            else:
-                yield _point(lab, sender, own.ifname, "egress")
 
 
 def arrivals(lab: LabState, layout: Lab, receiver: str) -> Iterator[Point]:
@@ -45,13 +31,13 @@ def arrivals(lab: LabState, layout: Lab, receiver: str) -> Iterator[Point]:
     for link in layout.links:
         for own, far in (link.ends, link.ends[::-1]):
             if own.node == receiver:
-                yield _point(lab, far.node, far.ifname, "egress")
+                yield _point(lab, far.node, far.ifname)
 
 
 def interfaces(lab: LabState, layout: Lab, node: str) -> list[Point]:
     """The node's own ends of its links."""
     ends = (end for link in layout.links for end in link.ends if end.node == node)
-    return [_point(lab, node, end.ifname, "egress") for end in ends]
+    return [_point(lab, node, end.ifname) for end in ends]
 
 
 def cables(layout: Lab, one: str, other: str) -> bool:
@@ -59,16 +45,15 @@ def cables(layout: Lab, one: str, other: str) -> bool:
     return any({end.node for end in link.ends} == {one, other} for link in layout.links)
 
 
-def matches(lab: LabState, layout: Lab, node: str, side: str) -> Iterator[str]:
-    """What tells packets to (`daddr`) or from (`saddr`) the node: its MACs on a switch, its
-    addresses behind a router."""
+def matches(lab: LabState, layout: Lab, node: str) -> Iterator[str]:
+    """What tells packets from the node: its MACs on a switch, its addresses behind a router."""
     linked = {point.ifname for point in interfaces(lab, layout, node)}
     for port in fabric.ports(runtime.netns(runtime.live_pid(lab, node))):
         if port.ifname in linked:
-            yield f"ether {side} {port.mac}"
+            yield f"ether saddr {port.mac}"
             for address in port.addresses:
-                yield f"{'ip' if address.version == 4 else 'ip6'} {side} {address}"
+                yield f"{'ip' if address.version == 4 else 'ip6'} saddr {address}"
 
 
-def _point(lab: LabState, node: str, ifname: str, hook: str) -> Point:
-    return Point(node=node, pid=runtime.live_pid(lab, node), ifname=ifname, hook=hook)
+def _point(lab: LabState, node: str, ifname: str) -> Point:
+    return Point(node=node, pid=runtime.live_pid(lab, node), ifname=ifname)

@@ -26,7 +26,7 @@ QUEUE_MIN_BYTES = 256 * 1024
 def limit(lab: LabState, layout: Lab, sender: str, receiver: str, bits: int) -> None:
     """From the sender to the receiver, `bits` a second at most."""
     number = f"{list(layout.nodes).index(sender) + 1:x}"
-    found = list(matches(lab, layout, sender, "saddr"))
+    found = list(matches(lab, layout, sender))
     for point in arrivals(lab, layout, receiver):
         _shape(point, number, bits)
         pair = f"{sender}-{receiver}"

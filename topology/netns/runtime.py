@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 from collections.abc import Callable, Iterator
 
@@ -48,6 +49,19 @@ def is_up(node: NodeState) -> bool:
     if node.kind == MACHINE_KIND:
         return True
     return node.pid is not None and process.start_time(node.pid) == node.start_time
+
+
+class Condition(enum.StrEnum):
+    UP = "up"
+    FROZEN = "frozen"
+    DEAD = "dead"
+
+
+def condition(lab: LabState, node: str) -> Condition:
+    if not is_up(lab.nodes[node]):
+        return Condition.DEAD
+    group = lab_cgroup(lab.name).child(node)  # the machine itself has none
+    return Condition.FROZEN if group.path.exists() and group.is_frozen() else Condition.UP
 
 
 def live_pid(lab: LabState, node: str) -> int:
