@@ -6,7 +6,8 @@
  * Out:  STAGE_DELIVER_LOCAL, STAGE_ENCAPSULATE or STAGE_SEND_NATIVE when the mesh has the
  *       destination,
  *       STAGE_NEIGHBOUR for ARP and neighbour solicitations,
- *       TC_ACT_OK to the host's stack when the node itself or the world has it,
+ *       STAGE_MASQUERADE when the world has it,
+ *       TC_ACT_OK to the host's stack when the node itself has it, or nothing is masqueraded,
  *       TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "address.h"
@@ -20,7 +21,7 @@
 #include "packet.h"
 #include "parse.h"
 
-enum way { WAY_STACK, WAY_LOCAL, WAY_TUNNEL, WAY_NATIVE };
+enum way { WAY_STACK, WAY_LOCAL, WAY_TUNNEL, WAY_NATIVE, WAY_WORLD };
 
 /* Neighbour discovery and the like: it lives on one link and the stack never forwards it. */
 static __always_inline bool
@@ -65,6 +66,21 @@ way_to_node(const struct packet *pkt)
 	return node_mode(node, pkt->family) == MODE_NATIVE ? WAY_NATIVE : WAY_TUNNEL;
 }
 
+/* By the node's address, unless the settings say that the way back is routed, or who has it
+ * is an endpoint of the mesh that is reached without a tunnel.
+ */
+static __always_inline bool
+is_masqueraded(const struct packet *pkt)
+{
+	__u32 cluster = pkt->destination_identity >> IDENTITY_CLUSTER_SHIFT;
+	struct prefix key = {.length = 128, .address = pkt->destination};
+
+	if (!CFG->nat_first_port || address_is_multicast(&pkt->destination) ||
+	    (cluster && cluster <= IDENTITY_LAST_CLUSTER))
+		return false;
+	return !CFG->has_unmasqueraded || !bpf_map_lookup_elem(MAP(unmasqueraded), &key);
+}
+
 static __always_inline enum drop_reason
 choose_way(struct packet *pkt, enum way *way)
 {
@@ -88,6 +104,8 @@ choose_way(struct packet *pkt, enum way *way)
 	}
 	if (!row && pod_cidr_owner(&pkt->destination))
 		return REFUSE(pkt, DROP_UNKNOWN_DESTINATION);
+	if (is_masqueraded(pkt))
+		*way = WAY_WORLD;
 	return DROP_NONE;
 }
 
@@ -106,8 +124,11 @@ admit(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *self, en
 		return reason;
 	row = conntrack_lookup(pkt, DIRECTION_EGRESS);
 	reason = choose_way(pkt, way);
-	if (!reason && *way == WAY_STACK)
+	if (!reason && (*way == WAY_STACK || *way == WAY_WORLD))
 		reason = check_nesting(pkt);
+	/* who began knows this address, and waits for an answer from it */
+	if (*way == WAY_WORLD && row && conntrack_began(row) == DIRECTION_INGRESS)
+		*way = WAY_STACK;
 	subject.remote_identity = pkt->destination_identity;
 	return reason ? reason : flow_admit(skb, pkt, DIRECTION_EGRESS, &subject, row);
 }
@@ -142,6 +163,8 @@ int from_endpoint(struct __sk_buff *skb)
 		return packet_continue(skb, pkt, STAGE_ENCAPSULATE);
 	if (way == WAY_NATIVE)
 		return packet_continue(skb, pkt, STAGE_SEND_NATIVE);
+	if (way == WAY_WORLD)
+		return packet_continue(skb, pkt, STAGE_MASQUERADE);
 	count(COUNTER_TO_STACK, skb->len);
 	return TC_ACT_OK;
 }

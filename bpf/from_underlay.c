@@ -6,6 +6,7 @@
  * Out:  STAGE_DELIVER_LOCAL for a tunnelled packet that is true and for an endpoint here:
  *       VXLAN and Geneve alike, whatever this node itself sends,
  *       STAGE_RECEIVE_NATIVE for what is not sent to an address of the underlay,
+ *       STAGE_UNMASQUERADE for what may answer a masqueraded packet,
  *       TC_ACT_OK for one to the node itself,
  *       TC_ACT_UNSPEC for all that is not our tunnel's, untouched, and for outer packets
  *       with options or in fragments: the kernel's tunnel device puts those together and
@@ -15,6 +16,7 @@
 #include "arrival.h"
 #include "geneve.h"
 #include "packet.h"
+#include "reply.h"
 #include "tunnel.h"
 #include "vxlan.h"
 
@@ -134,6 +136,15 @@ decapsulate(struct __sk_buff *skb, struct packet *pkt, __u32 overhead)
 	return DROP_NONE;
 }
 
+/* What is not our tunnel's: it may be for an endpoint, or answer one; else it is the node's. */
+static __always_inline int
+receive_plain(struct __sk_buff *skb, struct packet *pkt)
+{
+	if (is_passing(skb))
+		return packet_continue(skb, pkt, STAGE_RECEIVE_NATIVE);
+	return may_be_reply(skb) ? packet_continue(skb, pkt, STAGE_UNMASQUERADE) : TC_ACT_UNSPEC;
+}
+
 int from_underlay(struct __sk_buff *skb)
 {
 	struct packet *pkt = packet_begin(DIRECTION_INGRESS);
@@ -145,13 +156,10 @@ int from_underlay(struct __sk_buff *skb)
 	if (!pkt)
 		return TC_ACT_SHOT;
 	offset = outer_length(skb, pkt);
-	if (!offset)
-		return is_passing(skb) ? packet_continue(skb, pkt, STAGE_RECEIVE_NATIVE)
-				       : TC_ACT_UNSPEC;
-	offset += ETH_HLEN;
-	mode = mode_of_port(skb, offset);
+	mode = offset ? mode_of_port(skb, ETH_HLEN + offset) : MODE_NATIVE;
 	if (mode == MODE_NATIVE)
-		return TC_ACT_UNSPEC;
+		return receive_plain(skb, pkt);
+	offset += ETH_HLEN;
 
 	reason = read_tunnel(skb, pkt, mode, &offset, &arrival);
 	if (!reason)

@@ -37,6 +37,12 @@
 static long (*redirect_neigh)(__u32 ifindex, struct bpf_redir_neigh *next_hop, int size,
 			      __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
 
+/* BCC calls these by other names, and without all their flags. */
+static long (*l3_checksum_replace)(void *skb, __u32 offset, __u64 from, __u64 to,
+				   __u64 flags) = (void *)BPF_FUNC_l3_csum_replace;
+static long (*l4_checksum_replace)(void *skb, __u32 offset, __u64 from, __u64 to,
+				   __u64 flags) = (void *)BPF_FUNC_l4_csum_replace;
+
 /* Newer than BCC 0.26's copy of the uapi header (kernel 6.3, include/uapi/linux/bpf.h). */
 enum decap_flag {
 	DECAP_L3_IPV4 = 1 << 7,

@@ -25,6 +25,8 @@
  * service_affinity      struct affinity_key -> affinity     programs  as the pins
  * socket_peers          struct socket_peer_key -> peer      programs  as the pins
  * fragments             struct fragment_key -> ports (LRU)  programs  as the pins
+ * nat                   struct nat_key -> struct nat (LRU)  programs  as the pins
+ * unmasqueraded         struct prefix -> nothing            agent     as the pins
  */
 #pragma once
 #include "compiler.h"
@@ -34,6 +36,7 @@
 #include "abi/event.h"
 #include "abi/fragment.h"
 #include "abi/ipcache.h"
+#include "abi/nat.h"
 #include "abi/node.h"
 #include "abi/packet.h"
 #include "abi/service.h"

@@ -45,6 +45,10 @@ static long (*bpf_skb_get_tunnel_key)(void *skb, void *key, __u32 size, __u64 fl
 	(void *)BPF_FUNC_skb_get_tunnel_key;
 static long (*bpf_skb_set_tunnel_key)(void *skb, void *key, __u32 size, __u64 flags) =
 	(void *)BPF_FUNC_skb_set_tunnel_key;
+static __s64 (*bpf_csum_diff)(__be32 *from, __u32 from_size, __be32 *to, __u32 to_size,
+			      __u32 seed) = (void *)BPF_FUNC_csum_diff;
+static long (*bpf_fib_lookup)(void *ctx, struct bpf_fib_lookup *params, int size, __u32 flags) =
+	(void *)BPF_FUNC_fib_lookup;
 static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect_peer;
 static void *(*bpf_ringbuf_reserve)(void *ring, __u64 size, __u64 flags) =
 	(void *)BPF_FUNC_ringbuf_reserve;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "8a77ec1760aadfc814f239e8b6b3920f963cf47f4a39343e056c918a5dd326d0"
+HEADERS_SHA256 = "27bc4c122ba8c379088dfa1f2b3701c61dc62405574375627322fd488b788991"
 
 
 class AddressLimit(enum.IntEnum):
@@ -63,6 +63,11 @@ class DropReason(enum.IntEnum):
     NOT_OURS = 29
     FRAGMENT_WITHOUT_FIRST = 30
     NO_ROOM = 35
+    NAT_NO_PORT = 36
+    NAT_NO_ADDRESS = 37
+    NAT_PROTOCOL = 38
+    NAT_NO_FLOW = 39
+    NAT_FAILED = 40
     GENEVE_OPTION = 45
     NATIVE_REFUSED = 46
     NATIVE_SOURCE = 47
@@ -107,7 +112,9 @@ class Counter(enum.IntEnum):
     SENT_NATIVE = 10
     RECEIVED_NATIVE = 11
     RELATED = 12
-    COUNT = 13
+    MASQUERADED = 13
+    UNMASQUERADED = 14
+    COUNT = 15
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -123,6 +130,26 @@ class IdentityLimit(enum.IntEnum):
     CLUSTER_SHIFT = 16
     LOCAL_MASK = 65535
     FIRST_LOCAL = 256
+    LAST_CLUSTER = 255
+
+
+class NatFlag(enum.IntEnum):
+    ANSWERED = 1
+    FIN_OUT = 2
+    FIN_BACK = 4
+    RESET = 8
+
+
+class NatLifetime(enum.IntEnum):
+    TCP_ESTABLISHED = 7451
+    TCP_TRANSITORY = 224
+    UDP = 112
+    ICMP = 56
+
+
+class NatLimit(enum.IntEnum):
+    TRIES = 8
+    ROUNDS = 4
 
 
 class NodeLimit(enum.IntEnum):
@@ -156,7 +183,9 @@ class Stage(enum.IntEnum):
     NEIGHBOUR = 2
     SEND_NATIVE = 3
     RECEIVE_NATIVE = 4
-    COUNT = 5
+    MASQUERADE = 5
+    UNMASQUERADE = 6
+    COUNT = 7
 
 
 class BackendState(enum.IntEnum):
@@ -202,6 +231,9 @@ class Config(ctypes.Structure):
     gateway_mac: ctypes.Array[ctypes.c_uint8]
     geneve_port: int
     accept_native: int
+    nat_first_port: int
+    nat_last_port: int
+    has_unmasqueraded: int
     _fields_ = [
         ("underlay_ipv4", Address),
         ("underlay_ipv6", Address),
@@ -214,6 +246,9 @@ class Config(ctypes.Structure):
         ("gateway_mac", ctypes.c_uint8 * 6),
         ("geneve_port", ctypes.c_uint16),
         ("accept_native", ctypes.c_uint16),
+        ("nat_first_port", ctypes.c_uint16),
+        ("nat_last_port", ctypes.c_uint16),
+        ("has_unmasqueraded", ctypes.c_uint32),
     ]
 
 
@@ -379,6 +414,38 @@ class Ipcache(ctypes.Structure):
     ]
 
 
+class NatKey(ctypes.Structure):
+    local: Address
+    remote: Address
+    local_port: int
+    remote_port: int
+    protocol: int
+    reserved: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("local", Address),
+        ("remote", Address),
+        ("local_port", ctypes.c_uint16),
+        ("remote_port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 3),
+    ]
+
+
+class Nat(ctypes.Structure):
+    address: Address
+    expires: int
+    port: int
+    flags: int
+    reserved: int
+    _fields_ = [
+        ("address", Address),
+        ("expires", ctypes.c_uint32),
+        ("port", ctypes.c_uint16),
+        ("flags", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8),
+    ]
+
+
 class Node(ctypes.Structure):
     outer: Address
     gateways: ctypes.Array[Address]
@@ -441,7 +508,7 @@ class Packet(ctypes.Structure):
     tcp_flags: int
     icmp_type: int
     first_fragment: int
-    reserved: int
+    nat_rounds: int
     fragment_id: int
     end: int
     reserved2: int
@@ -470,7 +537,7 @@ class Packet(ctypes.Structure):
         ("tcp_flags", ctypes.c_uint8),
         ("icmp_type", ctypes.c_uint8),
         ("first_fragment", ctypes.c_uint8),
-        ("reserved", ctypes.c_uint8),
+        ("nat_rounds", ctypes.c_uint8),
         ("fragment_id", ctypes.c_uint32),
         ("end", ctypes.c_uint32),
         ("reserved2", ctypes.c_uint32),
@@ -564,7 +631,7 @@ SIZES: dict[type[ctypes.Structure], int] = {
     Address: 16,
     Prefix: 20,
     Block: 32,
-    Config: 88,
+    Config: 96,
     ConntrackKey: 40,
     Conntrack: 16,
     Count: 16,
@@ -575,6 +642,8 @@ SIZES: dict[type[ctypes.Structure], int] = {
     FragmentKey: 40,
     Fragment: 8,
     Ipcache: 8,
+    NatKey: 40,
+    Nat: 24,
     Node: 336,
     Packet: 136,
     ServiceKey: 20,
@@ -619,6 +688,11 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.NOT_OURS: 'sent to this node, but its destination is not here',
     DropReason.FRAGMENT_WITHOUT_FIRST: 'a later fragment, and the first was not seen',
     DropReason.NO_ROOM: 'the kernel made no room for the answer to a question',
+    DropReason.NAT_NO_PORT: 'no port of the masquerading pool was found free',
+    DropReason.NAT_NO_ADDRESS: 'the world is not behind the underlay, or that has no address',
+    DropReason.NAT_PROTOCOL: 'masquerading needs ports: TCP, UDP or an ICMP echo',
+    DropReason.NAT_NO_FLOW: 'an ICMP error about a flow that is not masqueraded here',
+    DropReason.NAT_FAILED: 'the kernel did not let a masqueraded packet be rewritten',
     DropReason.GENEVE_OPTION: 'a Geneve option that must be understood, and is not',
     DropReason.NATIVE_REFUSED: 'a mesh address outside of a tunnel, where routing is tunnel',
     DropReason.NATIVE_SOURCE: 'outside of a tunnel, from an address no other node has',

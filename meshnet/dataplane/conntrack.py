@@ -52,8 +52,14 @@ def now_ticks() -> int:
     return time.monotonic_ns() >> abi.ClockUnit.TICK_SHIFT
 
 
+def expires_s(ticks: int) -> int:
+    """What is left of a row's time; negative once it is over."""
+    left_ns: int = (ticks - now_ticks()) << abi.ClockUnit.TICK_SHIFT
+    return round(left_ns / 1e9)
+
+
 def unpack_row(key: bytes, value: bytes) -> dict[str, Any]:
-    """One flow with named fields; `expires_s` is what is left, negative once it is over."""
+    """One flow with named fields."""
     flow, row = rows.unpack(abi.ConntrackKey, key), rows.unpack(abi.Conntrack, value)
     return {
         "endpoint": str(rows.known_address(bytes(flow.endpoint))),
@@ -66,7 +72,7 @@ def unpack_row(key: bytes, value: bytes) -> dict[str, Any]:
         "state": _state(row),
         "remote_identity": row.remote_identity,
         "policy_epoch": row.policy_epoch,
-        "expires_s": round((row.expires - now_ticks()) * 2**abi.ClockUnit.TICK_SHIFT / 1e9),
+        "expires_s": expires_s(row.expires),
     }
 
 

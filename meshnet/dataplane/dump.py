@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshnet.dataplane import abi, conntrack, rows, services
+from meshnet.dataplane import abi, conntrack, nat, rows, services
 from meshnet.dataplane.bpf import Map
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import NodeMaps, read_drops, sum_counts
@@ -96,6 +96,8 @@ _READERS: dict[str, Callable[[bytes, bytes], Row]] = {
     "services": services.unpack_service,
     "backends": services.unpack_backend,
     "service_affinity": services.unpack_affinity,
+    "nat": nat.unpack_row,
+    "unmasqueraded": lambda key, _: {"prefix": str(rows.unpack_prefix(key))},
 }
 
 SHOWN = (*_READERS, "drops", "events")

@@ -67,6 +67,9 @@ class KernelDataplane:
 
     def configure(self, config: NodeConfig) -> None:
         """Raises VerifierRejected, CapabilityMissing; the old generation then goes on."""
+        exempt = self._set.maps["unmasqueraded"]
+        wanted = {rows.pack_prefix(prefix) for prefix in config.unmasqueraded}
+        exempt.update_many((key, bytes(exempt.spec.value_size)) for key in wanted)
         generation = loader.load_generation(
             self._directory,
             self._artifact,
@@ -85,6 +88,7 @@ class KernelDataplane:
         if config.geneve_ifindex:
             guard = generation.programs["from_tunnel"]
             self._links.attach(GENEVE_GUARD, guard, config.geneve_ifindex, Attach.TCX_INGRESS)
+        exempt.delete_many([key for key, _ in exempt.items() if key not in wanted])
         self._set.commit()
         loader.remove_generations(self._directory, keep=generation.directory)
         if before:

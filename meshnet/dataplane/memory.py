@@ -40,7 +40,7 @@ LINK_LOCAL: Prefix = ip_network("fe80::/10")
 class Fate:
     """What becomes of a packet."""
 
-    way: Literal["stack", "local", "tunnel", "native", "untouched", "drop"]
+    way: Literal["stack", "local", "tunnel", "native", "world", "untouched", "drop"]
     ifindex: int | None = None
     """local: of the endpoint that gets it."""
     node: Address | None = None
@@ -222,7 +222,7 @@ class MemoryDataplane:
         if row is None and any(contains(p, destination) for p in self._pod_cidrs()):
             raise _Drop(DropReason.UNKNOWN_DESTINATION)
         if row is None or not row[1]:
-            return Fate("stack")
+            return Fate("world" if self._masquerades(destination, row) else "stack")
         node = next((a for a, index in self._index.items() if index == row[1]), None)
         if node is None:
             raise _Drop(DropReason.UNKNOWN_NODE)
@@ -231,6 +231,14 @@ class MemoryDataplane:
         modes = self._nodes[node].modes
         native = (modes.ipv4 if destination.version == 4 else modes.ipv6) is Mode.NATIVE
         return Fate("native" if native else "tunnel", node=node, identity=sender.identity)
+
+    def _masquerades(self, destination: Address, row: tuple[int, int] | None) -> bool:
+        config = self._configured()
+        if config.masquerade_ports is None or destination.is_multicast:
+            return False
+        if row is not None and cluster_of(row[0]):
+            return False
+        return not any(contains(prefix, destination) for prefix in config.unmasqueraded)
 
     def _arrive(self, outer: Address, vni: int, source: Address, destination: Address) -> Fate:
         _check_martians(source, destination)

@@ -93,7 +93,10 @@ def pack_config(config: NodeConfig) -> abi.Config:
         geneve_port=config.geneve_port,
         accept_native=config.accept_native,
         gateway_mac=tuple(pack_mac(config.gateway_mac)),
+        has_unmasqueraded=bool(config.unmasqueraded),
     )
+    if config.masquerade_ports is not None:
+        row.nat_first_port, row.nat_last_port = config.masquerade_ports
     _set(row.underlay_ipv4, pack_address(config.underlay_ipv4))
     _set(row.underlay_ipv6, pack_address(config.underlay_ipv6))
     _set(row.gateway_ipv4, pack_address(config.gateway_ipv4))

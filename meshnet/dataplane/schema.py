@@ -60,6 +60,9 @@ class Sizes:
     """Sockets and clients that have a backend of their own."""
     fragments: int = 8_192
     """Fragmented packets under way."""
+    nat: int = 131_072
+    """Two for each masqueraded flow."""
+    unmasqueraded: int = 1_024
     events_bytes: int = 1 << 20
     """A power of two, and a multiple of the page size. Twice this is in the agent's RSS from the
     start, since the kernel maps the ring twice and at once (seen: 32 MB for 16 MB)."""
@@ -79,6 +82,8 @@ class Sizes:
             backend_slots=32_768,
             service_clients=4_096,
             fragments=1_024,
+            nat=8_192,
+            unmasqueraded=64,
             events_bytes=1 << 16,
         )
 
@@ -160,6 +165,8 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
         spec("service_affinity", lru, abi.AffinityKey, abi.Affinity, sizes.service_clients),
         spec("socket_peers", lru, abi.SocketPeerKey, abi.SocketPeer, sizes.service_clients),
         spec("fragments", MapType.LRU_HASH, abi.FragmentKey, abi.Fragment, sizes.fragments),
+        spec("nat", MapType.LRU_HASH, abi.NatKey, abi.Nat, sizes.nat),
+        spec("unmasqueraded", lpm, abi.Prefix, u32, sizes.unmasqueraded, lazy),
     )
 
 
@@ -169,6 +176,8 @@ STAGES: dict[abi.Stage, str] = {
     abi.Stage.NEIGHBOUR: "neighbour",
     abi.Stage.SEND_NATIVE: "send_native",
     abi.Stage.RECEIVE_NATIVE: "receive_native",
+    abi.Stage.MASQUERADE: "masquerade",
+    abi.Stage.UNMASQUERADE: "unmasquerade",
 }
 """Which program is which stage of the prog array."""
 
@@ -191,6 +200,8 @@ PROGRAMS = (
     "sock_recvmsg6",
     "sock_getpeername4",
     "sock_getpeername6",
+    "masquerade",
+    "unmasquerade",
 )
 """Every program; each is the one function of bpf/<name>.c."""
 

@@ -42,6 +42,11 @@ class NodeConfig:
     accept_native: bool = False
     """Take packets of other nodes' endpoints that come without a tunnel. Otherwise a mesh
     address on the wire is a forged one."""
+    masquerade_ports: tuple[int, int] | None = None
+    """First and last port that endpoints' packets to the world may leave from, by the node's
+    own underlay address. None: they leave as they are, by the host's routing table."""
+    unmasqueraded: tuple[Prefix, ...] = ()
+    """Destinations in the world that see endpoints' own addresses."""
 
 
 @attrs.frozen(kw_only=True)

@@ -31,6 +31,7 @@ from tests.support.packets import (
     vxlan,
     vxlan_frame,
 )
+from tests.support.world import NAT_REFUSED
 
 pytestmark = pytest.mark.bpf
 
@@ -39,6 +40,7 @@ UNREACHABLE = {
     DropReason.DECAPSULATION_FAILED: "the headers were read before, so only a kernel without "
     "memory, or without BPF_F_ADJ_ROOM_DECAP_L3 (6.3), answers so",
     DropReason.NO_ROOM: "only a kernel without memory answers so",
+    DropReason.NAT_FAILED: "only a kernel without memory answers so",
 }
 """Reasons that no packet can be made for."""
 
@@ -281,7 +283,7 @@ CASES = [
     Case(R.IDENTITY_HEALTH, "from_underlay", tunnelled(vni=4)),
     Case(R.IDENTITY_INGRESS, "from_underlay", tunnelled(vni=8)),
     Case(R.REMOTE_NODE_SOURCE, "from_underlay", tunnelled(vni=6)),
-    *(Case(*odd) for odd in ODD),
+    *(Case(*odd) for odd in (*ODD, *NAT_REFUSED)),
     Case(R.NOT_OURS, "from_underlay", tunnelled(destination="10.1.0.99")),
     Case(R.NOT_OURS, "from_underlay", tunnelled(destination="192.0.2.1")),
     Case(R.NOT_OURS, "from_underlay", native(destination="10.1.0.99"), _accept_native),

@@ -227,12 +227,15 @@ def empty(dataplane: KernelDataplane) -> None:
 
 
 @contextlib.contextmanager
-def deployed(directory: Path) -> Iterator[Node]:
+def deployed(directory: Path, **changes: Any) -> Iterator[Node]:
     """east-1 in a namespace of its own, in a bpf file system; afterwards nothing is attached,
     and its descriptors are closed: the kernel frees programs one at a time, and locks up for
     good when a thousand of them are let go at once.
 
     What is pinned stays, so that the next one in the same directory has nothing to load.
+
+    Args:
+        changes: of its config; a directory for each, or programs are loaded every time.
     """
     with network_namespace():
         make_links()
@@ -242,7 +245,7 @@ def deployed(directory: Path) -> Iterator[Node]:
         node = Node(directory, KernelDataplane(directory, built(), sizes=Sizes.lab()))
         opened = node.dataplane
         try:
-            opened.configure(config())
+            opened.configure(config(**changes))
             fill(opened)
             yield node
         finally:

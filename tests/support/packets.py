@@ -47,11 +47,27 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def l4_checksum(source: bytes, destination: bytes, protocol: int, data: bytes) -> int:
+    """Over pseudo header (but for ICMP) and message: 0 when its own checksum is right (RFC 9293
+    section 3.1, RFC 8200 section 8.1)."""
+    if protocol == ICMP:
+        return checksum(data)
+    return checksum(source + destination + struct.pack("!II", len(data), protocol) + data)
+
+
 def icmpv6_checksum(packet: Read) -> int:
-    """0 when the packet's own checksum is right (RFC 8200 section 8.1)."""
-    pseudo = packet.source.packed + packet.destination.packed
-    pseudo += struct.pack("!II", len(packet.payload), packet.protocol)
-    return checksum(pseudo + packet.payload)
+    return l4_checksum(
+        packet.source.packed, packet.destination.packed, packet.protocol, packet.payload
+    )
+
+
+def summed(source: str, destination: str, payload: Payload) -> Payload:
+    """With the checksum that the sender's kernel writes."""
+    at = {TCP: 16, UDP: 6}.get(payload.protocol, 2)
+    a, b = ip_address(source).packed, ip_address(destination).packed
+    value = l4_checksum(a, b, payload.protocol, payload.data)
+    data = payload.data[:at] + struct.pack("!H", value or 0xFFFF) + payload.data[at + 2 :]
+    return Payload(payload.protocol, data)
 
 
 def udp(

@@ -18,5 +18,8 @@ struct config {
 	__u8 gateway_mac[6];		/* host side of every endpoint's veth */
 	__u16 geneve_port;		/* host order */
 	__u16 accept_native;		/* 0: a mesh address on the wire is a forged one */
+	__u16 nat_first_port;		/* the pool for masquerading; 0: it is turned off */
+	__u16 nat_last_port;
+	__u32 has_unmasqueraded;	/* the map of that name has rows */
 };
-_Static_assert(sizeof(struct config) == 88, "config is ABI");
+_Static_assert(sizeof(struct config) == 96, "config is ABI");

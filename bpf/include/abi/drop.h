@@ -38,6 +38,11 @@ enum drop_reason {
 	DROP_NOT_OURS = 29, /* sent to this node, but its destination is not here */
 	DROP_FRAGMENT_WITHOUT_FIRST = 30, /* a later fragment, and the first was not seen */
 	DROP_NO_ROOM = 35, /* the kernel made no room for the answer to a question */
+	DROP_NAT_NO_PORT = 36, /* no port of the masquerading pool was found free */
+	DROP_NAT_NO_ADDRESS = 37, /* the world is not behind the underlay, or that has no address */
+	DROP_NAT_PROTOCOL = 38, /* masquerading needs ports: TCP, UDP or an ICMP echo */
+	DROP_NAT_NO_FLOW = 39, /* an ICMP error about a flow that is not masqueraded here */
+	DROP_NAT_FAILED = 40, /* the kernel did not let a masqueraded packet be rewritten */
 	DROP_GENEVE_OPTION = 45, /* a Geneve option that must be understood, and is not */
 	DROP_NATIVE_REFUSED = 46, /* a mesh address outside of a tunnel, where routing is tunnel */
 	DROP_NATIVE_SOURCE = 47, /* outside of a tunnel, from an address no other node has */

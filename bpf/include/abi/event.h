@@ -53,5 +53,7 @@ enum counter {
 	COUNTER_SENT_NATIVE = 10,	/* to another node, without a tunnel */
 	COUNTER_RECEIVED_NATIVE = 11,
 	COUNTER_RELATED = 12,		/* ICMP errors about a flow that passes */
-	COUNTER_COUNT = 13,
+	COUNTER_MASQUERADED = 13,	/* to the world, with this node's address */
+	COUNTER_UNMASQUERADED = 14,	/* the answers */
+	COUNTER_COUNT = 15,
 };

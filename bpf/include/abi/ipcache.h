@@ -18,6 +18,7 @@ enum identity_limit {
 	IDENTITY_CLUSTER_SHIFT = 16,	/* the cluster id is above, the local number below */
 	IDENTITY_LOCAL_MASK = 0xffff,
 	IDENTITY_FIRST_LOCAL = 256,
+	IDENTITY_LAST_CLUSTER = 255,	/* above are numbers of this node alone */
 };
 
 struct ipcache {

@@ -21,7 +21,9 @@ enum stage {
 	STAGE_NEIGHBOUR = 2,
 	STAGE_SEND_NATIVE = 3,
 	STAGE_RECEIVE_NATIVE = 4,
-	STAGE_COUNT = 5,
+	STAGE_MASQUERADE = 5,
+	STAGE_UNMASQUERADE = 6,
+	STAGE_COUNT = 7,
 };
 
 struct packet {
@@ -49,7 +51,7 @@ struct packet {
 	__u8 tcp_flags;			/* enum tcp_flag; 0: not TCP */
 	__u8 icmp_type;
 	__u8 first_fragment;		/* and more follow it */
-	__u8 reserved;
+	__u8 nat_rounds;		/* STAGE_MASQUERADE: how often it looked for a port */
 	__u32 fragment_id;		/* host order */
 	__u32 end;		/* of the IP packet, from the Ethernet header: padding follows */
 	__u32 reserved2;
