@@ -76,6 +76,7 @@ class EtcdSettings:
 
 
 _ge, _le = attrs.validators.ge, attrs.validators.le
+
 _SETTINGS_FROM_ENVIRONMENT = {"conntrack_entries": "MESHNET_CONNTRACK_ENTRIES"}
 
 
@@ -93,6 +94,9 @@ class Settings:
     """This node holds the CA keys and serves enrolment."""
     certificate_lifetime_s: int = 7 * 86400
     """Certificates are renewed at two thirds of it."""
+    masquerade_ports: str = "40000-60999"
+    """Of the node's own address, for endpoints' flows to the world. The node's sockets get
+    none of them by chance (net.ipv4.ip_local_reserved_ports)."""
     conntrack_entries: int = attrs.field(
         default=262_144, validator=attrs.validators.and_(_ge(1024), _le(1 << 24))
     )

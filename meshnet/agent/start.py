@@ -15,6 +15,7 @@ import structlog
 from meshnet.agent import snapshot
 from meshnet.agent.local import GATEWAY_MAC, LocalNode
 from meshnet.agent.snapshot import NodeSnapshot
+from meshnet.bootstrap import port_pool
 from meshnet.config import Paths, Settings
 from meshnet.dataplane import artifact
 from meshnet.dataplane.api import Dataplane
@@ -29,6 +30,7 @@ from meshnet.kvstore.server import EtcdServer
 from meshnet.model.cluster import GENEVE_PORT, VXLAN_PORT, Routing
 from meshnet.model.dataplane import NodeConfig
 from meshnet.model.kernel import GENEVE_IFNAME, VXLAN_IFNAME, Underlay
+from meshnet.model.ports import parse_pool
 from meshnet.netlink.api import Netlink
 from meshnet.netlink.rtnl import Rtnl
 from meshnet.pki.certificate import Authority, Profile
@@ -150,6 +152,9 @@ async def _set_up_dataplane(
     geneve_ifindex, _ = await netlink.ensure_vxlan(
         GENEVE_IFNAME, port=GENEVE_PORT, mtu=local.endpoint_mtu, addresses=()
     )
+    pool = parse_pool(settings.masquerade_ports) if local.cluster.masquerade else None
+    if pool is not None:
+        await port_pool.reserve(paths, netlink, pool)
     sizes = Sizes(conntrack=settings.conntrack_entries)
     dataplane = KernelDataplane(paths.bpf, bytecode, sizes=sizes)
     dataplane.configure(
@@ -166,6 +171,8 @@ async def _set_up_dataplane(
             geneve_port=GENEVE_PORT,
             geneve_ifindex=geneve_ifindex,
             accept_native=local.cluster.routing is not Routing.TUNNEL,
+            masquerade_ports=pool,
+            unmasqueraded=local.cluster.non_masquerade_cidrs,
         )
     )
     dataplane.attach_sockets(cgroup.hierarchy())

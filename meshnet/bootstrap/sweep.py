@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Set
 from pathlib import Path
 
+from meshnet.bootstrap import port_pool
 from meshnet.config import Paths
 from meshnet.host.cgroup import Cgroup, find_hierarchy
 from meshnet.model.kernel import (
@@ -30,7 +31,7 @@ NETNS = Path("/run/netns")
 
 async def sweep_kernel(paths: Paths, netlink: Netlink) -> None:
     """Pins, and with them every program and hook; then our links, and with them their
-    routes; then the network namespaces and the cgroup that we made."""
+    routes and the ports we reserved; then the network namespaces and the cgroup that we made."""
     # from the leaves up: a directory of bpffs is removed when it is empty
     shutil.rmtree(paths.bpf, ignore_errors=True)
     for ifname in await netlink.list_veths(ENDPOINT_IFNAME_PREFIX):
@@ -40,6 +41,7 @@ async def sweep_kernel(paths: Paths, netlink: Netlink) -> None:
         await netlink.delete_link(ifname)
     for route in await netlink.list_routes():
         await netlink.delete_route(route)
+    await port_pool.give_back(paths, netlink)
     for name in await asyncio.to_thread(_our_namespaces):
         await netlink.delete_netns(name)
     await asyncio.to_thread(_remove_cgroup)

@@ -79,6 +79,14 @@ def init(
     masquerade: Annotated[
         bool, typer.Option(help="Hide endpoints behind their node towards the world.")
     ] = True,
+    non_masquerade_cidr: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--non-masquerade-cidr",
+            metavar="CIDR",
+            help="Where endpoints are seen by their own addresses: it has a route back.",
+        ),
+    ] = None,
     underlay: UnderlayOption = None,
     node: NodeOption = None,
     etcd: Annotated[
@@ -103,6 +111,7 @@ def init(
         routing=routing,
         tunnel=tunnel,
         masquerade=masquerade,
+        non_masquerade_cidrs=tuple(map(parse_prefix, non_masquerade_cidr or ())),
     )
     chosen = node_name(node)
     external = etcd_settings(etcd, etcd_ca, etcd_cert, etcd_key)

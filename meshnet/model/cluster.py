@@ -61,6 +61,9 @@ class Cluster:
     routing: Routing = Routing.TUNNEL
     tunnel: TunnelProtocol = TunnelProtocol.VXLAN
     masquerade: bool = True
+    """Endpoints reach the world by their node's address."""
+    non_masquerade_cidrs: tuple[Prefix, ...] = ()
+    """Parts of the world that see endpoints' own addresses, since they have a way back."""
 
     def __attrs_post_init__(self) -> None:
         versions = [prefix.version for prefix in self.pod_cidrs]

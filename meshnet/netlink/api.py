@@ -73,6 +73,12 @@ class Netlink(Protocol):
     async def enable_forwarding(self) -> None:
         """ip_forward and IPv6 forwarding on, strict rp_filter off, for this namespace."""
 
+    async def reserved_ports(self) -> str:
+        """net.ipv4.ip_local_reserved_ports: ports that no socket gets by chance."""
+
+    async def set_reserved_ports(self, ports: str) -> None:
+        """The whole list, such as `4244,40000-60999`; empty: none."""
+
     async def create_netns(self, name: str) -> str:
         """A named network namespace with `lo` up; returns its path (/run/netns/<name>)."""
 

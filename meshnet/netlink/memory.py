@@ -51,6 +51,7 @@ class MemoryNetlink:
         self.netns: set[str] = set()
         """Paths of the namespaces that exist beside the node's."""
         self.forwarding = False
+        self.reserved = ""
         self.neighbours: dict[Address, str] = {}
         """MACs that the kernel knows."""
         self.watchers: list[Callable[[], None]] = []
@@ -209,6 +210,12 @@ class MemoryNetlink:
 
     async def enable_forwarding(self) -> None:
         self.forwarding = True
+
+    async def reserved_ports(self) -> str:
+        return self.reserved
+
+    async def set_reserved_ports(self, ports: str) -> None:
+        self.reserved = ports
 
     async def create_netns(self, name: str) -> str:
         self.netns.add(f"{RUN_DIR}/{name}")

@@ -123,6 +123,18 @@ class Rtnl:
     async def enable_forwarding(self) -> None:
         await namespace.run_in(self._netns, _enable_forwarding)
 
+    async def reserved_ports(self) -> str:
+        return await namespace.run_in(
+            self._netns, lambda: namespace.read_sysctl("ipv4/ip_local_reserved_ports")
+        )
+
+    async def set_reserved_ports(self, ports: str) -> None:
+        # an empty write is no write to the kernel, an empty line is
+        await namespace.run_in(
+            self._netns,
+            lambda: namespace.write_sysctl("ipv4/ip_local_reserved_ports", f"{ports}\n"),
+        )
+
     async def create_netns(self, name: str) -> str:
         path = namespace.RUN_DIR / name
         if not path.is_mount():

@@ -222,6 +222,12 @@ async def test_a_route_through_a_link_that_is_down_or_missing_is_refused(world: 
         await world.netlink.replace_route(attrs.evolve(route, ifindex=4711))
 
 
+async def test_reserved_ports_are_those_that_were_set(world: World) -> None:
+    for ports in ("40000-60999", "4244,40000-60999", ""):
+        await world.netlink.set_reserved_ports(ports)
+        assert await world.netlink.reserved_ports() == ports
+
+
 @pytest.mark.netlink
 async def test_the_kernel_has_what_a_veth_needs_so_that_nobody_asks_for_a_neighbour() -> None:
     world = RealWorld()

@@ -1,0 +1,56 @@
+"""Sets of ports as the kernel writes them: `4244,40000-60999`."""
+
+from __future__ import annotations
+
+import re
+
+from meshnet.errors import ConfigError
+
+Ports = frozenset[int]
+
+_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+FEWEST = 256
+"""A pool for masquerading has at least so many: flows to one server share it."""
+
+
+def parse_ports(text: str) -> Ports:
+    """As in `net.ipv4.ip_local_reserved_ports`. Raises ConfigError."""
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        match = _RANGE.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not 0 <= first <= last <= 65535:
+            raise ConfigError(f"{part.strip()!r} is neither a port nor FIRST-LAST, up to 65535")
+        found.update(range(first, last + 1))
+    return frozenset(found)
+
+
+def format_ports(ports: Ports) -> str:
+    """The shortest text that `parse_ports` reads back."""
+    ranges: list[list[int]] = []
+    for port in sorted(ports):
+        if ranges and ranges[-1][1] == port - 1:
+            ranges[-1][1] = port
+        else:
+            ranges.append([port, port])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def parse_pool(text: str) -> tuple[int, int]:
+    """One range for masquerading, such as `40000-60999`.
+
+    Raises:
+        ConfigError: it is no range, reaches below 1024, or is too small.
+    """
+    match = _RANGE.fullmatch(text.strip())
+    if match is None or match[2] is None:
+        raise ConfigError(f"masquerade_ports {text!r} is not FIRST-LAST, such as 40000-60999")
+    first, last = int(match[1]), int(match[2])
+    if not 1024 <= first <= last <= 65535:
+        raise ConfigError(f"masquerade_ports {text} must lie within 1024-65535, the lower first")
+    if last - first + 1 < FEWEST:
+        raise ConfigError(
+            f"masquerade_ports {text} are {last - first + 1} ports: {FEWEST} at least, since all "
+            "flows to one server share them"
+        )
+    return first, last
