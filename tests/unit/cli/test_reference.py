@@ -20,8 +20,8 @@ def test_the_reference_is_up_to_date() -> None:
     ("command", "flags"),
     [
         ("cluster init", "--id --pod-cidr --service-cidr --node-prefix-v4 --node-prefix-v6 "
-         "--routing --tunnel --masquerade --no-masquerade --non-masquerade-cidr --underlay --node --etcd "
-         "--etcd-ca --etcd-cert --etcd-key"),
+         "--routing --tunnel --masquerade --no-masquerade --non-masquerade-cidr --underlay --node "
+         "--etcd --etcd-ca --etcd-cert --etcd-key"),
         ("cluster token", "--ttl --signer"),
         ("cluster join", "--node --underlay --plan"),
         ("cluster leave", "--force"),
