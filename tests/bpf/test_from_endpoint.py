@@ -26,6 +26,16 @@ def test_an_endpoint_reaches_another_of_its_node_one_hop_away(east: Node, to: st
     assert east.drops() == {}
 
 
+@pytest.mark.parametrize("own", ["10.1.0.10", "fd00:10:1::10"])
+def test_a_packet_to_itself_comes_back(east: Node, own: str) -> None:
+    """As when a service chooses the very endpoint that asks it."""
+    done = east.from_web(frame(ip(own, own, udp(4000, 53))))
+
+    assert done.verdict == REDIRECT, east.drops()
+    assert read(done.packet).to == "020000000110"
+    assert east.seen() == {(10, WEB): 1}
+
+
 @pytest.mark.parametrize(
     ("to", "outer"),
     [
