@@ -20,7 +20,7 @@ from meshnet.cli.mesh import PlanOption, TokenArgument, TtlOption, print_token, 
 from meshnet.cli.plan import demand_clean, show_plan
 from meshnet.config import EtcdSettings, Paths
 from meshnet.errors import AgentUnreachable, ConfigError, UsageError
-from meshnet.model.addressing import parse_prefix
+from meshnet.model.addressing import Prefix, parse_prefix
 from meshnet.model.cluster import (
     Cluster,
     Routing,
@@ -111,7 +111,7 @@ def init(
         routing=routing,
         tunnel=tunnel,
         masquerade=masquerade,
-        non_masquerade_cidrs=tuple(map(parse_prefix, non_masquerade_cidr or ())),
+        non_masquerade_cidrs=exempt(non_masquerade_cidr or [], masquerade=masquerade),
     )
     chosen = node_name(node)
     external = etcd_settings(etcd, etcd_ca, etcd_cert, etcd_key)
@@ -123,6 +123,16 @@ def init(
     _show_member(cluster, chosen, output)
     if output.for_people:
         console.progress("next: `meshnet cluster token` here, `meshnet cluster join TOKEN` there")
+
+
+def exempt(cidrs: list[str], *, masquerade: bool) -> tuple[Prefix, ...]:
+    """Destinations that see endpoints' own addresses. Raises UsageError, InvalidPrefix."""
+    if cidrs and not masquerade:
+        raise UsageError(
+            "--non-masquerade-cidr means nothing with --no-masquerade: no destination is "
+            "masqueraded then; leave one of them out"
+        )
+    return tuple(map(parse_prefix, cidrs))
 
 
 def finish(work: Coroutine[object, object, T]) -> T:

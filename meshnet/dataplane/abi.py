@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "27bc4c122ba8c379088dfa1f2b3701c61dc62405574375627322fd488b788991"
+HEADERS_SHA256 = "78e935d1e2680e31d9c8e4e8c39d103a1b56553ed3a07a8c0da1b95d6fca7d97"
 
 
 class AddressLimit(enum.IntEnum):

@@ -71,8 +71,8 @@ class Dataplane(Protocol):
         """Every row of a map with named fields, addresses as text. Raises NotFound."""
 
     def sweep_conntrack(self) -> int:
-        """Take out flows that are over, and count the others for `maps`. The one call that
-        belongs in a thread: it reads a whole map, 0.1 s for a full one."""
+        """Take out flows that are over, masqueraded ones too, and count the others for `maps`.
+        It belongs in a thread: it reads two whole maps, 0.1 s for a full one."""
 
     def drops(self) -> list[DropCount]:
         """Counters that are not zero, by reason and direction."""

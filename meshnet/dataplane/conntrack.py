@@ -16,11 +16,14 @@ from meshnet.dataplane.bpf import Map
 _FLAG = abi.ConntrackFlag
 
 
-class ConntrackMap:
-    """`sweep` may run in a thread beside everything else: it alone deletes rows."""
+class FlowMap:
+    """Or `nat`: rows with an expiry. `sweep` may run in a thread beside everything else: it
+    alone deletes rows."""
 
-    def __init__(self, opened: Map) -> None:
+    def __init__(self, opened: Map, expiry: struct.Struct) -> None:
+        """`expiry`: where it is in a value."""
         self._map = opened
+        self._expiry = expiry
         self.entries = 0
         """Live rows when it was last swept."""
 
@@ -35,7 +38,7 @@ class ConntrackMap:
         for keys, values, count in self._map.batches():
             over = [
                 keys[place * size : (place + 1) * size]
-                for place, (expires,) in enumerate(_EXPIRES.iter_unpack(values))
+                for place, (expires,) in enumerate(self._expiry.iter_unpack(values))
                 if place < count and expires <= now
             ]
             self._map.delete_many(over)
@@ -45,7 +48,8 @@ class ConntrackMap:
         return gone
 
 
-_EXPIRES = struct.Struct("=I12x")
+CONNTRACK_EXPIRY = struct.Struct("=I12x")
+NAT_EXPIRY = struct.Struct("=16xI4x")
 
 
 def now_ticks() -> int:

@@ -124,9 +124,7 @@ def _present(name: str, value: bytes) -> bool:
     return name not in ("nodes", "backends") or any(value)
 
 
-def usage(
-    opened: Map, nodes: NodeMaps, tracked: conntrack.ConntrackMap, events: EventRing
-) -> MapUsage:
+def usage(opened: Map, nodes: NodeMaps, tracked: conntrack.FlowMap, events: EventRing) -> MapUsage:
     """How full a map is; of the ring, in records; of conntrack, when it was last swept."""
     spec = opened.spec
     if spec.type is MapType.RINGBUF:

@@ -9,7 +9,7 @@ from typing import Any
 
 from meshnet.dataplane import dump, loader, rows
 from meshnet.dataplane.artifact import Artifact
-from meshnet.dataplane.conntrack import ConntrackMap
+from meshnet.dataplane.conntrack import CONNTRACK_EXPIRY, NAT_EXPIRY, FlowMap
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import EndpointMaps, IpcacheMaps, NodeMaps, read_drops
 from meshnet.dataplane.programs import SOCKET_HOOKS, Attach
@@ -62,7 +62,8 @@ class KernelDataplane:
         self._services = ServiceMaps(
             maps["services"], maps["backends"], maps["backend_slots"], maps["backend_hits"]
         )
-        self._conntrack = ConntrackMap(maps["conntrack"])
+        self._conntrack = FlowMap(maps["conntrack"], CONNTRACK_EXPIRY)
+        self._nat = FlowMap(maps["nat"], NAT_EXPIRY)
         self._events = EventRing(maps["events"])
 
     def configure(self, config: NodeConfig) -> None:
@@ -151,7 +152,7 @@ class KernelDataplane:
         return dump.dump(name, self._set.maps)
 
     def sweep_conntrack(self) -> int:
-        return self._conntrack.sweep()
+        return self._conntrack.sweep() + self._nat.sweep()
 
     def drops(self) -> list[DropCount]:
         return read_drops(self._set.maps["drops"])

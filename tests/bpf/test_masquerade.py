@@ -74,6 +74,17 @@ def test_the_answer_goes_to_the_endpoint_that_asked(visit: Visit, kind: str) -> 
     assert visit.node.counters()["unmasqueraded"] == 1
 
 
+def test_conntrack_knows_the_flow_as_the_endpoint_does(visit: Visit) -> None:
+    """Policy judges it by what the endpoint wants, and not by what is on the wire."""
+    port = visit.hidden(udp(5000, 53)).ports[0]
+    visit.back(udp(53, port))
+
+    (row,) = visit.node.dataplane.dump("conntrack")
+    assert (row["endpoint"], row["endpoint_port"]) == (WEB[visit.family], 5000)
+    assert (row["peer"], row["peer_port"]) == (SERVER[visit.family], 53)
+    assert (row["began"], row["state"], row["remote_identity"]) == ("endpoint", "established", 2)
+
+
 @pytest.mark.parametrize("kind", CARRIED)
 def test_a_flow_keeps_its_port(visit: Visit, kind: str) -> None:
     ports = {port_of(visit.hidden(payload(kind, visit.family)).payload, kind) for _ in range(5)}

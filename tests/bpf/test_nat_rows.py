@@ -8,6 +8,7 @@ import time
 import pytest
 
 from meshnet.dataplane import abi
+from meshnet.dataplane.rows import known_address
 from tests.support.bpf import NOT_OURS, REDIRECT, SHOT
 from tests.support.packets import TCP, Payload, read, udp
 from tests.support.world import DB, FEW_PORTS, NODE, SERVER, WEB, Visit, echo
@@ -39,15 +40,11 @@ def forget(visit: Visit, address: str) -> None:
     """The row with this address in its key, as the LRU may do."""
     nat = visit.node.map("nat")
     (key,) = [
-        key for key, _ in nat.items() if visit.node.dataplane.dump("nat") and _local(key) == address
+        key
+        for key, _ in nat.items()
+        if str(known_address(bytes(abi.NatKey.from_buffer_copy(key).local))) == address
     ]
     nat.delete(key)
-
-
-def _local(key: bytes) -> str:
-    from meshnet.dataplane import rows
-
-    return str(rows.known_address(bytes(abi.NatKey.from_buffer_copy(key).local)))
 
 
 def test_a_tcp_flow_lives_as_long_as_its_state_says(visit: Visit) -> None:
@@ -131,6 +128,16 @@ def test_a_port_whose_time_is_over_is_anybodys(visit: Visit) -> None:
 
     assert read(done.packet).ports[0] == 50123
     assert str(read(visit.back(udp(53, 50123)).packet).destination) == DB[family]
+
+
+def test_what_is_over_is_swept_with_conntrack(visit: Visit) -> None:
+    visit.hidden(udp(50123, 53))
+    visit.change(expires=1)
+    visit.hidden(udp(50124, 53))
+
+    assert visit.node.dataplane.sweep_conntrack() == 2
+    assert {row["local_port"] for row in visit.rows()} == {50124}
+    assert visit.node.dataplane.sweep_conntrack() == 0
 
 
 def test_who_lost_a_port_meanwhile_gets_another(visit: Visit) -> None:

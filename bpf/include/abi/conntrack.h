@@ -2,7 +2,7 @@
 /* Layout of `conntrack`: one row for each flow of an endpoint of this node, seen from that
  * endpoint. A flow between two endpoints of one node has two rows, one for each, since each
  * has its own policy.
- * Reader and writer: include/conntrack.h.  Sweeper: ConntrackMap in meshnet/dataplane/conntrack.py.
+ * Reader and writer: include/conntrack.h.  Sweeper: FlowMap in meshnet/dataplane/conntrack.py.
  */
 #pragma once
 #include "address.h"

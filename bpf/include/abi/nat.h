@@ -6,6 +6,7 @@
  *   back  that address              the endpoint's
  *
  * So each row is found from the other, and refreshes it. Reader and writer: include/nat.h.
+ * Sweeper: FlowMap in meshnet/dataplane/conntrack.py.
  */
 #pragma once
 #include "address.h"

@@ -30,6 +30,10 @@ NAME_RULE = "lower-case letters, digits and '-', first and last a letter or digi
         ("east --pod-cidr 10.0.0.1/16", 2, "10.0.0.1/16 has host bits set: did you mean "
          "10.0.0.0/16?"),
         ("east --pod-cidr ten", 2, "'ten' is not a CIDR, such as 10.1.0.0/16"),
+        ("east --non-masquerade-cidr 203.0.113.9/24", 2, "203.0.113.9/24 has host bits set: did "
+         "you mean 203.0.113.0/24?"),
+        ("east --no-masquerade --non-masquerade-cidr 10.0.0.0/8", 2, "--non-masquerade-cidr means "
+         "nothing with --no-masquerade: no destination is masqueraded then; leave one of them out"),
         ("east --node-prefix-v4 30", 2, "--node-prefix-v4 30 is too small for a node: /29 at most"),
         ("east --pod-cidr 10.0.0.0/16 --service-cidr 10.0.128.0/20", 2, "10.0.0.0/16 overlaps "
          "10.0.128.0/20: every CIDR of a cluster is its own"),
