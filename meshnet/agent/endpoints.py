@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 import attrs
 import structlog
 
+from meshnet.agent.endpoint_facts import is_alive, label_of, netns_name, owner_of, row_of
 from meshnet.agent.endpoint_store import EndpointStore
 from meshnet.agent.local import GATEWAY_MAC, LocalNode, ipv4, ipv6
 from meshnet.agent.ownership import Ownership
@@ -34,11 +35,13 @@ from meshnet.model.addressing import Address, contains
 from meshnet.model.dataplane import EndpointRow
 from meshnet.model.endpoint import Endpoint, EndpointState, OwnerProcess
 from meshnet.model.identity import check_user_label
-from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, NETNS_PREFIX, Veth, VethSpec
+from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, VethSpec
 from meshnet.netlink.api import Netlink
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 Key = tuple[str, str]
+NamespaceLabels = Callable[[str], dict[str, str] | None]
+"""Of a namespace by name; None before they are known."""
 
 LAST_ID = 65535
 _OUR_LINK = re.compile(rf"{ENDPOINT_IFNAME_PREFIX}\d+")
@@ -73,6 +76,7 @@ class Endpoints:
         publication: Publication,
         ownership: Ownership,
         spawn: Spawn,
+        namespace_labels: NamespaceLabels,
     ) -> None:
         self._local = local
         self._netlink = netlink
@@ -81,6 +85,7 @@ class Endpoints:
         self._publication = publication
         self._ownership = ownership
         self._spawn = spawn
+        self._namespace_labels = namespace_labels
         self._endpoints: dict[Key, Endpoint] = {}
         self._ending: set[Key] = set()
         """Unmade in part: the rest is due."""
@@ -112,12 +117,12 @@ class Endpoints:
                 await self._unmake_if_possible(self._endpoints[endpoint.key])
                 raise
         self._watch_owner(endpoint)
-        self._log.info("endpoint ready", endpoint=_label(endpoint), identity=endpoint.identity)
+        self._log.info("endpoint ready", endpoint=label_of(endpoint), identity=endpoint.identity)
         return endpoint
 
     async def adopt(self, namespace: str, name: str, *, pid: int, log: str | None) -> Endpoint:
         """Tie an endpoint to a process: it ends when the process ends, and with no other."""
-        owner = _owner(pid)
+        owner = owner_of(pid)
         async with self._changing((namespace, name)):
             before = self.get(namespace, name)
             endpoint = attrs.evolve(before, owner=owner, log=log or before.log)
@@ -144,13 +149,13 @@ class Endpoints:
                 if (pool := self._pools.get(address.version)) is not None:
                     pool.take(address)
         for endpoint in self.list():
-            if not (self._finished(endpoint) and _alive(endpoint)):
+            if not (self._finished(endpoint) and is_alive(endpoint)):
                 self._ending.add(endpoint.key)
                 continue
             try:
                 await self._attach_again(endpoint)
             except MeshnetError as error:
-                self._log.warning("not attached", endpoint=_label(endpoint), error=str(error))
+                self._log.warning("not attached", endpoint=label_of(endpoint), error=str(error))
             self._watch_owner(endpoint)
 
     async def reconcile(self) -> None:
@@ -177,13 +182,37 @@ class Endpoints:
             await self._end(endpoint, "endpoint ended")
         elif endpoint.state is not EndpointState.READY:
             pass  # it is being made
-        elif not _alive(endpoint):
+        elif not is_alive(endpoint):
             await self._end(endpoint, "endpoint ended: its process or its namespace is gone")
         elif row is None or (row.endpoint_id, row.identity) != (endpoint.id, endpoint.identity):
             async with self._changing(endpoint.key):
                 if self._endpoints.get(endpoint.key) is endpoint:
                     await self._attach_again(endpoint)
-                    self._log.info("endpoint repaired", endpoint=_label(endpoint))
+                    self._log.info("endpoint repaired", endpoint=label_of(endpoint))
+        else:
+            await self._identify_again(endpoint)
+
+    async def _identify_again(self, endpoint: Endpoint) -> None:
+        """Its namespace has other labels now: another identity, without a gap in its traffic.
+
+        The number first, then its addresses' keys, and the dataplane last: what leaves the
+        endpoint bears the old number, which is good to others, until they know the new one.
+        """
+        labels = self._namespace_labels(endpoint.namespace)
+        if labels is None or labels == endpoint.namespace_labels:
+            return
+        async with self._changing(endpoint.key):
+            if self._endpoints.get(endpoint.key) is not endpoint:
+                return
+            wanted = attrs.evolve(endpoint, namespace_labels=labels)
+            changed, fresh = await self._publication.identify(wanted)
+            await self._publication.settle(fresh=fresh)
+            await self._publication.renumber(endpoint, changed)
+            await self._attach_again(changed)
+            self._store.save(changed)
+            self._keep(changed)
+            numbers = {"before": endpoint.identity, "identity": changed.identity}
+            self._log.info("endpoint has another identity", endpoint=label_of(changed), **numbers)
 
     def want_published(self) -> None:
         """Name the keys of every endpoint to the session, which writes them when it can."""
@@ -208,12 +237,14 @@ class Endpoints:
     async def _make(self, endpoint: Endpoint) -> Endpoint:
         """Every step after the reservation. Each is noted before the next may fail."""
         if endpoint.owns_netns:
-            path = await self._netlink.create_netns(_netns_name(endpoint))
+            path = await self._netlink.create_netns(netns_name(endpoint))
             endpoint = self._keep(attrs.evolve(endpoint, netns=path))
         veth = await self._netlink.create_veth(self._veth_spec(endpoint))
+        labels = self._namespace_labels(endpoint.namespace) or {}
+        endpoint = attrs.evolve(endpoint, namespace_labels=labels)
         endpoint, fresh = await self._publication.identify(endpoint)
         self._keep(endpoint)
-        self._dataplane.attach_endpoint(_row(endpoint, veth))
+        self._dataplane.attach_endpoint(row_of(endpoint, veth))
         self._store.save(endpoint)
         await self._publication.publish(endpoint, fresh=fresh)
         endpoint = attrs.evolve(endpoint, state=EndpointState.READY)
@@ -230,8 +261,8 @@ class Endpoints:
         held = self._endpoints.get((request.namespace, request.name))
         if held is not None:
             raise AlreadyExists(
-                f"endpoint {_label(held)} is taken on node {self._local.name}; choose another "
-                f"--name or run `meshnet endpoint delete {_label(held)}`"
+                f"endpoint {label_of(held)} is taken on node {self._local.name}; choose another "
+                f"--name or run `meshnet endpoint delete {label_of(held)}`"
             )
         addresses: dict[int, Address] = {}
         try:
@@ -250,7 +281,7 @@ class Endpoints:
                 netns=request.netns or "",
                 ifname=request.ifname,
                 owns_netns=request.netns is None,
-                owner=None if request.owner_pid is None else _owner(request.owner_pid),
+                owner=None if request.owner_pid is None else owner_of(request.owner_pid),
             )
         except BaseException:
             for address in addresses.values():
@@ -296,7 +327,7 @@ class Endpoints:
 
     async def _attach_again(self, endpoint: Endpoint) -> None:
         veth = await self._netlink.create_veth(self._veth_spec(endpoint))
-        self._dataplane.attach_endpoint(_row(endpoint, veth))
+        self._dataplane.attach_endpoint(row_of(endpoint, veth))
 
     async def _finish(self, endpoint: Endpoint) -> None:
         """End its owner, and then itself."""
@@ -312,14 +343,14 @@ class Endpoints:
             endpoint = self._endpoints.get(ended.key)
             if endpoint is not None and endpoint.id == ended.id:
                 await self._unmake(endpoint)
-                self._log.info(event, endpoint=_label(endpoint))
+                self._log.info(event, endpoint=label_of(endpoint))
 
     async def _unmake_if_possible(self, endpoint: Endpoint) -> None:
         """`_unmake` after a failure, which must not be hidden by another one."""
         try:
             await self._unmake(endpoint)
         except MeshnetError as error:
-            self._log.warning("not unmade yet", endpoint=_label(endpoint), error=str(error))
+            self._log.warning("not unmade yet", endpoint=label_of(endpoint), error=str(error))
 
     async def _unmake(self, endpoint: Endpoint) -> None:
         """Take away all there is of it, in the reverse order. Repeating it is harmless."""
@@ -327,13 +358,13 @@ class Endpoints:
         try:
             await self._publication.withdraw(endpoint)
         except MeshnetError as error:  # the lease will take the keys: the interface must go now
-            self._log.warning("keys not withdrawn", endpoint=_label(endpoint), error=str(error))
+            self._log.warning("keys not withdrawn", endpoint=label_of(endpoint), error=str(error))
         links = await self._netlink.list_veths(endpoint.host_ifname)
         if endpoint.host_ifname in links:
             self._dataplane.detach_endpoint(links[endpoint.host_ifname])
             await self._netlink.delete_link(endpoint.host_ifname)
         if endpoint.owns_netns and endpoint.netns:
-            await self._netlink.delete_netns(_netns_name(endpoint))
+            await self._netlink.delete_netns(netns_name(endpoint))
         self._store.delete(endpoint.id)
         del self._endpoints[endpoint.key]
         self._ending.discard(endpoint.key)
@@ -350,36 +381,3 @@ class Endpoints:
         endpoint = self._endpoints.get(key)
         if endpoint is not None and endpoint.owner == owner:
             await self._end(endpoint, "endpoint ended with its process")
-
-
-def _row(endpoint: Endpoint, veth: Veth) -> EndpointRow:
-    return EndpointRow(
-        ifindex=veth.ifindex,
-        endpoint_id=endpoint.id,
-        identity=endpoint.identity,
-        addresses=endpoint.addresses,
-        mac=veth.mac,
-    )
-
-
-def _owner(pid: int) -> OwnerProcess:
-    start_time = process.start_time(pid)
-    if start_time is None:
-        raise UsageError(f"process {pid} has ended already, so no endpoint can live with it")
-    return OwnerProcess(pid=pid, start_time=start_time)
-
-
-def _alive(endpoint: Endpoint) -> bool:
-    owner = endpoint.owner
-    if owner is not None and process.start_time(owner.pid) != owner.start_time:
-        return False
-    return bool(endpoint.netns) and Path(endpoint.netns).exists()
-
-
-def _netns_name(endpoint: Endpoint) -> str:
-    # A dot is in neither name: with a dash, a-b/c and a/b-c would share one.
-    return f"{NETNS_PREFIX}{endpoint.namespace}.{endpoint.name}"
-
-
-def _label(endpoint: Endpoint) -> str:
-    return f"{endpoint.namespace}/{endpoint.name}"

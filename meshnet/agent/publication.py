@@ -43,15 +43,22 @@ class Publication:
 
     def labels(self, endpoint: Endpoint) -> LabelSet:
         return endpoint_labels(
-            endpoint.labels, namespace=endpoint.namespace, cluster=self._local.cluster.name
+            endpoint.labels,
+            namespace=endpoint.namespace,
+            cluster=self._local.cluster.name,
+            namespace_labels=endpoint.namespace_labels,
         )
+
+    async def settle(self, *, fresh: bool) -> None:
+        """Wait until others know a new number."""
+        if fresh:
+            await asyncio.sleep(NEW_IDENTITY_SETTLE_S)
 
     async def publish(self, endpoint: Endpoint, *, fresh: bool) -> None:
         """Put all keys of one endpoint; with a new identity also wait until it is known."""
         self.want(endpoint)
         await self._session.flush()
-        if fresh:
-            await asyncio.sleep(NEW_IDENTITY_SETTLE_S)
+        await self.settle(fresh=fresh)
 
     def want(self, endpoint: Endpoint) -> None:
         """Name the endpoint's keys to the session, which writes them when it can."""
@@ -66,11 +73,21 @@ class Publication:
             return  # nobody was told of it
         for key in self._keys(endpoint):
             self._session.forget(key)
+        self._release(endpoint)
+        await self._session.flush()
+
+    async def renumber(self, before: Endpoint, after: Endpoint) -> None:
+        """The same endpoint under another identity: its keys change in place, none goes."""
+        self.want(after)
+        if before.identity != after.identity:
+            self._release(before)
+        await self._session.flush()
+
+    def _release(self, endpoint: Endpoint) -> None:
         self._users[endpoint.identity].discard(endpoint.id)
         if not self._users[endpoint.identity]:
             del self._users[endpoint.identity]
             self._session.forget(self._identity_key(endpoint))
-        await self._session.flush()
 
     def _identity_key(self, endpoint: Endpoint) -> str:
         return schema.identity_value(self.labels(endpoint), self._local.name)

@@ -26,6 +26,7 @@ from meshnet.agent.joining import Joining
 from meshnet.agent.loop import Loop
 from meshnet.agent.manifests import Manifests
 from meshnet.agent.mesh_view import MeshView, Tables
+from meshnet.agent.namespaces import Namespaces
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.paths import Paths as PeerPaths
 from meshnet.agent.probe import Prober
@@ -114,6 +115,7 @@ class _Agent:
         self.view = MeshView(local, Tables.of(local.cluster))
         self.prober = Prober(self.view.peer_addresses)
         self.view.answering = self.prober.answering
+        self.namespaces = Namespaces(self.view.tables.manifests)
         self.events = DropEvents(dataplane)
         self.etcd_health = EtcdHealth(kv)
 
@@ -139,6 +141,7 @@ class _Agent:
             publication=Publication(local, kv, self.session),
             ownership=self.ownership,
             spawn=self._spawn,
+            namespace_labels=self.namespaces.labels_of,
         )
         netlink = foundation.netlink
         self.paths = PeerPaths(local, self.view, netlink, changed=self._paths_changed)
@@ -150,12 +153,13 @@ class _Agent:
             Loop("routes", routes_of_host.reconcile),
             Loop("services", self.services.reconcile),
         ]
+        self.on_endpoints = Loop("endpoints", self.endpoints.reconcile)
         paths_loop = Loop("paths", self.paths.reconcile)
         self.paths.trigger = paths_loop.trigger
         self.on_mesh = [*self.on_paths, paths_loop]
         self.loops = [
             *self.on_mesh,
-            Loop("endpoints", self.endpoints.reconcile),
+            self.on_endpoints,
             Loop("conntrack", ConntrackSweeper(dataplane).reconcile, resync_s=SWEEP_S),
         ]
         self.underlay = UnderlayWatch(
@@ -178,6 +182,7 @@ class _Agent:
             view=self.view,
             changed=self._mesh_changed,
             remotes_changed=self.trust.remotes_changed,
+            manifests_changed=self._manifests_changed,
         )
         yield watchers.run()
         for loop in self.loops:
@@ -244,6 +249,11 @@ class _Agent:
     def _paths_changed(self) -> None:
         for loop in self.on_paths:
             loop.trigger()
+
+    def _manifests_changed(self) -> None:
+        if self.namespaces.refresh():
+            self.on_endpoints.trigger()
+        self._mesh_changed()
 
     def _spawn(self, work: Work) -> asyncio.Task[None]:
         task = self._tasks.create_task(work)

@@ -16,8 +16,8 @@ from meshnet.registry.session import Session
 
 
 class Watchers:
-    """Args: `changed` is called after every update of any table, `remotes_changed` with
-    the remotes of now."""
+    """Args: `changed` is called after every update of any table but the manifests', for which
+    there is `manifests_changed`; `remotes_changed` with the remotes of now."""
 
     def __init__(
         self,
@@ -28,6 +28,7 @@ class Watchers:
         view: MeshView,
         changed: Callable[[], None],
         remotes_changed: Callable[[list[Remote]], None],
+        manifests_changed: Callable[[], None],
     ) -> None:
         self._kv = kv
         self._session = session
@@ -35,6 +36,7 @@ class Watchers:
         self._own_key = schema.node(local.cluster.name, local.name)
         self._changed = changed
         self._remotes_changed = remotes_changed
+        self._manifests_changed = manifests_changed
         self._own_key_gone = asyncio.Event()
 
     async def run(self) -> None:
@@ -43,6 +45,7 @@ class Watchers:
         on_change = {
             id(tables.nodes): self._nodes_changed,
             id(tables.remotes): self._announce_remotes,
+            id(tables.manifests): self._manifests_changed,
         }
         async with asyncio.TaskGroup() as group:
             group.create_task(self._defend())

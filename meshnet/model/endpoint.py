@@ -53,6 +53,8 @@ class Endpoint:
     ipv6: IPv6Address | None = None
     identity: int = 0
     """0 until one is allocated."""
+    namespace_labels: dict[str, str] = attrs.field(factory=dict)
+    """What its namespace's labels were when it got its identity."""
     netns: str
     """Path of its network namespace."""
     ifname: str = "eth0"

@@ -151,7 +151,8 @@ def endpoint_labels(
     """The full label set of an endpoint, as Cilium would derive it for a pod."""
     for key, value in user.items():
         check_user_label(key, value)
-    meta = {"kubernetes.io/metadata.name": namespace, **(namespace_labels or {})}
+    # The name last: a namespace's own labels must not pass it off as another.
+    meta = {**(namespace_labels or {}), "kubernetes.io/metadata.name": namespace}
     pairs: Iterable[tuple[str, str]] = [
         *user.items(),
         (NAMESPACE_LABEL, namespace),

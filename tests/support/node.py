@@ -69,6 +69,8 @@ class Node:
         self.dataplane = MemoryDataplane()
         self.store = EndpointStore(directory / "endpoints")
         self.tasks: set[asyncio.Task[None]] = set()
+        self.namespaces: dict[str, dict[str, str]] | None = {}
+        """Labels by namespace; None: not known yet."""
         self.start_agent()
 
     def start_agent(self, pod_cidrs: tuple[PodCIDR, ...] = POD_CIDRS) -> None:
@@ -87,6 +89,7 @@ class Node:
             publication=Publication(local, self.kv, self.session),
             ownership=self.ownership,
             spawn=self._spawn,
+            namespace_labels=self._namespace_labels,
         )
 
     async def prove(self) -> None:
@@ -94,6 +97,9 @@ class Node:
             key = schema.pod_cidr_allocation(block.network)
             await self.kv.put(key, codec.encode_pod_cidr(block))
         await self.ownership.prove()
+
+    def _namespace_labels(self, namespace: str) -> dict[str, str] | None:
+        return None if self.namespaces is None else self.namespaces.get(namespace, {})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -8,7 +8,7 @@ import attrs
 
 from meshnet.agent.api.server import Request, Route
 from meshnet.agent.joining import Joining
-from meshnet.model.addressing import Prefix
+from meshnet.model.addressing import parse_prefix
 from meshnet.model.remote import EtcdConfig
 
 
@@ -18,13 +18,14 @@ class PeerRequest:
 
     cluster: str
     config: EtcdConfig
-    pod_cidrs: tuple[Prefix, ...]
+    pod_cidrs: tuple[str, ...]
 
 
 def peering_routes(joining: Joining) -> list[Route]:
     async def add(request: Request) -> Any:
         wanted = request.structured(PeerRequest)
-        return await joining.add(wanted.cluster, wanted.config, wanted.pod_cidrs)
+        pod_cidrs = tuple(parse_prefix(text) for text in wanted.pod_cidrs)
+        return await joining.add(wanted.cluster, wanted.config, pod_cidrs)
 
     async def access(request: Request) -> Any:
         return await joining.access(request.field("cluster"))
