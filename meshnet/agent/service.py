@@ -37,6 +37,7 @@ from meshnet.agent.service_admission import ServiceAdmission, SliceAdmission
 from meshnet.agent.service_directory import ServiceDirectory
 from meshnet.agent.services import Services
 from meshnet.agent.start import Foundation
+from meshnet.agent.troubleshooting import Troubleshooting
 from meshnet.agent.trust import Trust
 from meshnet.agent.underlay import UnderlayWatch
 from meshnet.agent.watchers import Watchers
@@ -170,7 +171,11 @@ class _Agent:
             foundation, self.view, self.endpoints, self._end_session, stop=stopping.set
         )
         joining = Joining(local, kv, pki, self.trust)
-        self.api = ApiServer(paths.socket, routes(self._context(settings), joining, departure))
+        troubleshooting = Troubleshooting(pki, kv, self.view, self._where)
+        self.api = ApiServer(
+            paths.socket,
+            routes(self._context(settings), joining, departure, troubleshooting),
+        )
 
     def work(self) -> Iterator[Work]:
         """Everything that runs for as long as the agent does."""
@@ -217,9 +222,13 @@ class _Agent:
         if remote.access is not None:  # a Cilium cluster
             return open_etcd(remote.name, remote.gateways, remote.access)
         tls = start.mirror_tls(self._pki, remote.mesh_ca)
-        where = gateways(remote, self.view.nodes_of(remote.name))
         server = f"gateway of cluster {remote.name}"
-        return EtcdKV(where, tls, server=server, largest_list=2 * MAX_BYTES)
+        return EtcdKV(self._where(remote), tls, server=server, largest_list=2 * MAX_BYTES)
+
+    def _where(self, remote: Remote) -> tuple[str, ...]:
+        if remote.access is not None:
+            return remote.gateways
+        return gateways(remote, self.view.nodes_of(remote.name))
 
     def _unreachable(self) -> frozenset[tuple[str, str]]:
         """Nodes that we probe and that do not answer any more."""

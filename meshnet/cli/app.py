@@ -26,6 +26,7 @@ from meshnet.cli import (
     run,
     service,
     status,
+    troubleshoot,
 )
 from meshnet.cli.agent import run_agent
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 status.register(app)
 app.add_typer(cluster.app, name="cluster")
 peering.register(mesh.app)
+troubleshoot.register(mesh.app)
 app.add_typer(mesh.app, name="mesh")
 app.add_typer(node.app, name="node")
 app.add_typer(endpoint.app, name="endpoint")

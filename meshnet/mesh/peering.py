@@ -50,14 +50,19 @@ class Added:
     checks: tuple[Check, ...]
 
 
-def open_etcd(cluster: str, endpoints: tuple[str, ...], access: EtcdAccess) -> EtcdKV:
-    """A Cilium cluster's etcd. It is no more trusted than a gateway."""
-    tls = ClientTls(
+def access_tls(access: EtcdAccess) -> ClientTls:
+    """With what a cluster's own etcd is called."""
+    return ClientTls(
         ca=access.ca.encode(),
         cert=access.cert.encode(),
         key=access.key.encode(),
         names=access.names,
     )
+
+
+def open_etcd(cluster: str, endpoints: tuple[str, ...], access: EtcdAccess) -> EtcdKV:
+    """A Cilium cluster's etcd. It is no more trusted than a gateway."""
+    tls = access_tls(access)
     return EtcdKV(endpoints, tls, server=f"etcd of cluster {cluster}", largest_list=2 * MAX_BYTES)
 
 

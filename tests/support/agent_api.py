@@ -37,6 +37,8 @@ class FakeAgent:
         self.remotes = [remote()]
         self.tokens: dict[str, dict[str, Json]] = {}
         self.left: list[str] = []
+        self.rungs: list[Json] = []
+        """Of `mesh troubleshoot`."""
         self.peers: list[Json] = []
         """What `mesh add` asked for."""
         self.drops: list[dict[str, Json]] = []
@@ -201,6 +203,11 @@ class FakeAgent:
 
     def post_mesh_leave(self, body: Json) -> Json:
         self.remotes = [each for each in self.remotes if each["name"] != body["cluster"]]
+
+    def get_mesh_troubleshoot(self, cluster: str | None = None) -> Json:
+        if cluster not in (None, "west"):
+            raise NotFound(f"cluster {cluster!r} is not in the mesh; remotes: west")
+        return self.rungs
 
     def post_mesh_peers(self, body: Json) -> Json:
         self.peers.append(body)

@@ -1,4 +1,4 @@
-"""The local API's routes for clusters of another kind: `mesh add`, `mesh access`."""
+"""The local API's routes of remotes: `mesh add`, `mesh access`, `mesh troubleshoot`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import attrs
 
 from meshnet.agent.api.server import Request, Route
 from meshnet.agent.joining import Joining
+from meshnet.agent.troubleshooting import Troubleshooting
 from meshnet.model.addressing import parse_prefix
 from meshnet.model.remote import EtcdConfig
 
@@ -21,7 +22,7 @@ class PeerRequest:
     pod_cidrs: tuple[str, ...]
 
 
-def peering_routes(joining: Joining) -> list[Route]:
+def peering_routes(joining: Joining, troubleshooting: Troubleshooting) -> list[Route]:
     async def add(request: Request) -> Any:
         wanted = request.structured(PeerRequest)
         pod_cidrs = tuple(parse_prefix(text) for text in wanted.pod_cidrs)
@@ -30,7 +31,11 @@ def peering_routes(joining: Joining) -> list[Route]:
     async def access(request: Request) -> Any:
         return await joining.access(request.field("cluster"))
 
+    async def troubleshoot(request: Request) -> Any:
+        return await troubleshooting.climb(request.query.get("cluster"))
+
     return [
+        Route("GET", "/v1/mesh/troubleshoot", troubleshoot),
         Route("POST", "/v1/mesh/peers", add),
         Route("POST", "/v1/mesh/access", access),
     ]

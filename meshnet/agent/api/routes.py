@@ -13,18 +13,21 @@ from meshnet.agent.departure import Departure
 from meshnet.agent.endpoints import EndpointRequest
 from meshnet.agent.joining import Joining
 from meshnet.agent.services import Services
+from meshnet.agent.troubleshooting import Troubleshooting
 from meshnet.errors import UsageError
 
 SCOPES = ("node", "cluster", "mesh")
 
 
-def routes(context: Context, joining: Joining, departure: Departure) -> list[Route]:
+def routes(
+    context: Context, joining: Joining, departure: Departure, troubleshooting: Troubleshooting
+) -> list[Route]:
     return [
         *_reading(context),
         *_endpoints(context),
         *_membership(joining, departure),
         *manifest_routes(context.manifests),
-        *peering_routes(joining),
+        *peering_routes(joining, troubleshooting),
     ]
 
 
