@@ -98,7 +98,7 @@ def added(peering: Peering) -> Peering:
     done = peering.a.meshnet(
         "mesh", "add", cilium.CLUSTER, "--etcd-config", f"{HERE}/cil", "--pod-cidr", cilium.POD_CIDR
     )
-    assert done.stdout == f"cluster {cilium.CLUSTER} (id {cilium.ID}) added\n"
+    assert done.stdout.endswith(f"cluster {cilium.CLUSTER} (id {cilium.ID}) added\n")
     peering.a.meshnet("mesh", "status", "--wait", "--timeout", "30s")
     return peering
 
