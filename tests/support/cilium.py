@@ -9,8 +9,7 @@ ID = 7
 POD_CIDR = "10.7.0.0/16"
 POD = "10.7.1.187"
 NODE = "n1"
-IDENTITY = (ID << 16) + 5
-"""Cilium's clusters use numbers below 256 too."""
+IDENTITY = (ID << 16) + 300
 LABELS = (
     f"k8s:app=server;k8s:io.cilium.k8s.policy.cluster={CLUSTER};"
     "k8s:io.kubernetes.pod.namespace=default;"
