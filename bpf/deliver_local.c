@@ -32,7 +32,9 @@ admit(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct policy_subject subject = {
 		.endpoint_id = pkt->endpoint_id,
+		.policy_id = pkt->policy_id,
 		.epoch = pkt->policy_epoch,
+		.flags = pkt->endpoint_flags,
 		.remote_identity = pkt->source_identity,
 	};
 
@@ -58,6 +60,7 @@ int deliver_local(struct __sk_buff *skb)
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 
+	policy_report(skb, pkt);
 	endpoint_saw(pkt->endpoint_id, pkt->source_identity);
 	count(COUNTER_DELIVERED, skb->len);
 	return bpf_redirect_peer(pkt->ifindex, 0);

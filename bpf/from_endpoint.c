@@ -102,7 +102,8 @@ choose_way(struct packet *pkt, enum way *way)
 		*way = way_to_node(pkt);
 		return DROP_NONE;
 	}
-	if (!row && pod_cidr_owner(&pkt->destination))
+	/* a prefix that policy names does not make its addresses the world's */
+	if ((!row || row->identity > IDENTITY_LAST) && pod_cidr_owner(&pkt->destination))
 		return REFUSE(pkt, DROP_UNKNOWN_DESTINATION);
 	if (is_masqueraded(pkt))
 		*way = WAY_WORLD;
@@ -115,7 +116,9 @@ admit(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *self, en
 {
 	struct policy_subject subject = {
 		.endpoint_id = self->endpoint_id,
+		.policy_id = self->policy_id,
 		.epoch = self->policy_epoch,
+		.flags = self->flags,
 	};
 	enum drop_reason reason = fragment_follow(pkt);
 	struct conntrack *row;
@@ -156,6 +159,7 @@ int from_endpoint(struct __sk_buff *skb)
 		reason = admit(skb, pkt, self, &way);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
+	policy_report(skb, pkt);
 
 	if (way == WAY_LOCAL)
 		return packet_continue(skb, pkt, STAGE_DELIVER_LOCAL);

@@ -32,7 +32,9 @@ admit(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *endpoint
 {
 	struct policy_subject subject = {
 		.endpoint_id = endpoint->endpoint_id,
+		.policy_id = endpoint->policy_id,
 		.epoch = endpoint->policy_epoch,
+		.flags = endpoint->flags,
 		.remote_identity = pkt->source_identity,
 	};
 
@@ -65,6 +67,7 @@ int to_endpoint(struct __sk_buff *skb)
 	reason = admit(skb, pkt, endpoint);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
+	policy_report(skb, pkt);
 	endpoint_saw(endpoint->endpoint_id, pkt->source_identity);
 	count(COUNTER_FROM_STACK, skb->len);
 	return TC_ACT_OK;

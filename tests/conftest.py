@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import settings
 
 import meshnet
 
@@ -15,3 +16,8 @@ def _log_settings_end_with_the_test() -> Iterator[None]:
     """A command run in process sets logging up for a stream that pytest closes afterwards."""
     yield
     structlog.reset_defaults()
+
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("meshnet", deadline=None)
+settings.load_profile("meshnet")

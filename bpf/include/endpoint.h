@@ -35,6 +35,7 @@ endpoint_choose(struct packet *pkt)
 	pkt->destination_identity = endpoint->identity;
 	pkt->endpoint_flags = endpoint->flags;
 	pkt->policy_epoch = endpoint->policy_epoch;
+	pkt->policy_id = endpoint->policy_id;
 	__builtin_memcpy(pkt->endpoint_mac, endpoint->mac, sizeof(pkt->endpoint_mac));
 	return true;
 }

@@ -27,6 +27,15 @@ struct icmp_head {
 };
 _Static_assert(sizeof(struct icmp_head) == 8, "no ICMP message is shorter");
 
+/* RFC 9260 section 3.1 */
+struct sctp_head {
+	__be16 source;
+	__be16 destination;
+	__be32 verification_tag;
+	__be32 checksum;
+};
+_Static_assert(sizeof(struct sctp_head) == 12, "no SCTP packet is shorter");
+
 enum tcp_place { TCP_FLAGS_OFFSET = 13 };	/* RFC 9293 */
 
 static __always_inline void
@@ -85,6 +94,7 @@ static __always_inline enum drop_reason
 l4_parse(struct __sk_buff *skb, struct packet *pkt, bool more)
 {
 	__u32 room = pkt->end - pkt->l4_offset;
+	struct sctp_head sctp;
 	struct icmp_head icmp;
 
 	if (pkt->later_fragment)
@@ -93,6 +103,13 @@ l4_parse(struct __sk_buff *skb, struct packet *pkt, bool more)
 		return l4_parse_tcp(skb, pkt, room);
 	if (pkt->protocol == IPPROTO_UDP)
 		return l4_parse_udp(skb, pkt, room, more);
+	if (pkt->protocol == IPPROTO_SCTP) {
+		if (room < sizeof(sctp) ||
+		    bpf_skb_load_bytes(skb, pkt->l4_offset, &sctp, sizeof(sctp)))
+			return REFUSE(pkt, DROP_L4_TRUNCATED);
+		pkt->source_port = bpf_ntohs(sctp.source);
+		pkt->destination_port = bpf_ntohs(sctp.destination);
+	}
 	if (pkt->protocol == IPPROTO_ICMP || pkt->protocol == IPPROTO_ICMPV6) {
 		if (room < sizeof(icmp) ||
 		    bpf_skb_load_bytes(skb, pkt->l4_offset, &icmp, sizeof(icmp)))

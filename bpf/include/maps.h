@@ -27,6 +27,8 @@
  * fragments             struct fragment_key -> ports (LRU)  programs  as the pins
  * nat                   struct nat_key -> struct nat (LRU)  programs  as the pins
  * unmasqueraded         struct prefix -> nothing            agent     as the pins
+ * policy                struct policy_key -> class            agent     as the pins
+ * policy_classes        struct policy_class_key -> ruling     agent     as the pins
  */
 #pragma once
 #include "compiler.h"
@@ -40,3 +42,4 @@
 #include "abi/node.h"
 #include "abi/packet.h"
 #include "abi/service.h"
+#include "abi/policy.h"

@@ -124,7 +124,8 @@ event_allowed(enum drop_reason reason, __u64 now)
 }
 
 static __always_inline void
-event_send(struct __sk_buff *skb, const struct packet *pkt, enum drop_reason reason)
+event_send(struct __sk_buff *skb, const struct packet *pkt, enum drop_reason reason,
+	   enum verdict verdict)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct event *event;
@@ -156,6 +157,8 @@ event_send(struct __sk_buff *skb, const struct packet *pkt, enum drop_reason rea
 	event->source_port = pkt->source_port;
 	event->destination_port = pkt->destination_port;
 	event->protocol = pkt->protocol;
+	event->rule = pkt->rule;
+	event->verdict = verdict;
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -169,7 +172,7 @@ packet_drop(struct __sk_buff *skb, const struct packet *pkt, enum drop_reason re
 		row->packets++;
 		row->bytes += skb->len;
 	}
-	event_send(skb, pkt, reason);
+	event_send(skb, pkt, reason, VERDICT_DENY);
 	return TC_ACT_SHOT;
 }
 

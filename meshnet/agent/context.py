@@ -5,7 +5,9 @@ from __future__ import annotations
 import attrs
 
 from meshnet.agent.certificates import CertificateKeeper
+from meshnet.agent.effect import Effect
 from meshnet.agent.endpoints import Endpoints
+from meshnet.agent.enforcement import Enforcement
 from meshnet.agent.etcd_health import EtcdHealth
 from meshnet.agent.events import DropEvents
 from meshnet.agent.local import LocalNode
@@ -43,6 +45,8 @@ class Context:
     services: Services
     resolver: Resolver
     manifests: Manifests
+    effect: Effect
+    enforcement: Enforcement
 
     @property
     def ready(self) -> bool:

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
 from meshnet.errors import UsageError
 from meshnet.host import process
 from meshnet.model.dataplane import EndpointRow
 from meshnet.model.endpoint import Endpoint, OwnerProcess
+from meshnet.model.identity import check_user_label
 from meshnet.model.kernel import NETNS_PREFIX, Veth
+
+Labels = dict[str, str | None]
+
+
+@attrs.frozen(kw_only=True)
+class EndpointRequest:
+    """What a caller asks for; Endpoint adds what the node decides."""
+
+    name: str
+    namespace: str = "default"
+    labels: dict[str, str] = attrs.field(factory=dict)
+    ports: dict[str, str] = attrs.field(factory=dict)
+    netns: str | None = None
+    """None: the agent makes one."""
+    ifname: str = "eth0"
+    owner_pid: int | None = None
 
 
 def row_of(endpoint: Endpoint, veth: Veth) -> EndpointRow:
@@ -42,3 +61,12 @@ def netns_name(endpoint: Endpoint) -> str:
 
 def label_of(endpoint: Endpoint) -> str:
     return f"{endpoint.namespace}/{endpoint.name}"
+
+
+def amended(endpoint: Endpoint, labels: Labels, audit: bool | None) -> Endpoint:
+    """With other labels (None: that one goes), or audited; `audit` None: as before."""
+    merged = endpoint.labels | labels
+    kept = {key: value for key, value in merged.items() if value is not None}
+    for key, value in kept.items():
+        check_user_label(key, value)
+    return attrs.evolve(endpoint, labels=kept, audit=endpoint.audit if audit is None else audit)

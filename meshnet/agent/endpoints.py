@@ -22,8 +22,10 @@ from weakref import WeakValueDictionary
 import attrs
 import structlog
 
-from meshnet.agent.endpoint_facts import is_alive, label_of, netns_name, owner_of, row_of
+from meshnet.agent import endpoint_facts as facts
+from meshnet.agent.endpoint_facts import EndpointRequest, Labels, label_of
 from meshnet.agent.endpoint_store import EndpointStore
+from meshnet.agent.enforcement import Enforcement
 from meshnet.agent.local import GATEWAY_MAC, LocalNode, ipv4, ipv6
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.publication import Publication
@@ -49,20 +51,6 @@ OWNER_GRACE_S = 5.0
 """How long an owner gets between TERM and KILL."""
 
 
-@attrs.frozen(kw_only=True)
-class EndpointRequest:
-    """What a caller asks for; Endpoint adds what the node decides."""
-
-    name: str
-    namespace: str = "default"
-    labels: dict[str, str] = attrs.field(factory=dict)
-    ports: dict[str, str] = attrs.field(factory=dict)
-    netns: str | None = None
-    """None: the agent makes one."""
-    ifname: str = "eth0"
-    owner_pid: int | None = None
-
-
 class Endpoints:
     """All endpoints of this node, by (namespace, name)."""
 
@@ -74,6 +62,7 @@ class Endpoints:
         dataplane: Dataplane,
         store: EndpointStore,
         publication: Publication,
+        enforcement: Enforcement,
         ownership: Ownership,
         spawn: Spawn,
         namespace_labels: NamespaceLabels,
@@ -83,6 +72,7 @@ class Endpoints:
         self._dataplane = dataplane
         self._store = store
         self._publication = publication
+        self._enforcement = enforcement
         self._ownership = ownership
         self._spawn = spawn
         self._namespace_labels = namespace_labels
@@ -122,7 +112,7 @@ class Endpoints:
 
     async def adopt(self, namespace: str, name: str, *, pid: int, log: str | None) -> Endpoint:
         """Tie an endpoint to a process: it ends when the process ends, and with no other."""
-        owner = owner_of(pid)
+        owner = facts.owner_of(pid)
         async with self._changing((namespace, name)):
             before = self.get(namespace, name)
             endpoint = attrs.evolve(before, owner=owner, log=log or before.log)
@@ -144,12 +134,13 @@ class Endpoints:
         so do those it had not finished. What cannot be done now is left to the full pass."""
         for endpoint in self._store.load():
             self._keep(endpoint)
+            self._enforcement.know(endpoint, self._publication.labels(endpoint))
             self._last_id = max(self._last_id, endpoint.id)
             for address in endpoint.addresses:
                 if (pool := self._pools.get(address.version)) is not None:
                     pool.take(address)
         for endpoint in self.list():
-            if not (self._finished(endpoint) and is_alive(endpoint)):
+            if not (self._finished(endpoint) and facts.is_alive(endpoint)):
                 self._ending.add(endpoint.key)
                 continue
             try:
@@ -182,7 +173,7 @@ class Endpoints:
             await self._end(endpoint, "endpoint ended")
         elif endpoint.state is not EndpointState.READY:
             pass  # it is being made
-        elif not is_alive(endpoint):
+        elif not facts.is_alive(endpoint):
             await self._end(endpoint, "endpoint ended: its process or its namespace is gone")
         elif row is None or (row.endpoint_id, row.identity) != (endpoint.id, endpoint.identity):
             async with self._changing(endpoint.key):
@@ -193,26 +184,49 @@ class Endpoints:
             await self._identify_again(endpoint)
 
     async def _identify_again(self, endpoint: Endpoint) -> None:
-        """Its namespace has other labels now: another identity, without a gap in its traffic.
-
-        The number first, then its addresses' keys, and the dataplane last: what leaves the
-        endpoint bears the old number, which is good to others, until they know the new one.
-        """
+        """Its namespace has other labels now: another identity."""
         labels = self._namespace_labels(endpoint.namespace)
         if labels is None or labels == endpoint.namespace_labels:
             return
         async with self._changing(endpoint.key):
-            if self._endpoints.get(endpoint.key) is not endpoint:
-                return
-            wanted = attrs.evolve(endpoint, namespace_labels=labels)
-            changed, fresh = await self._publication.identify(wanted)
-            await self._publication.settle(fresh=fresh)
-            await self._publication.renumber(endpoint, changed)
-            await self._attach_again(changed)
-            self._store.save(changed)
-            self._keep(changed)
-            numbers = {"before": endpoint.identity, "identity": changed.identity}
-            self._log.info("endpoint has another identity", endpoint=label_of(changed), **numbers)
+            if self._endpoints.get(endpoint.key) is endpoint:
+                await self._become(endpoint, attrs.evolve(endpoint, namespace_labels=labels))
+
+    async def amend(
+        self, namespace: str, name: str, *, labels: Labels | None = None, audit: bool | None = None
+    ) -> Endpoint:
+        """Give a live endpoint other labels (None: that one goes), or audit it. Answers when
+        it obeys its new policy."""
+        self.get(namespace, name)
+        async with self._changing((namespace, name)):
+            endpoint = self.get(namespace, name)
+            return await self._become(endpoint, facts.amended(endpoint, labels or {}, audit))
+
+    async def _become(self, endpoint: Endpoint, wanted: Endpoint) -> Endpoint:
+        """Change what an endpoint is, without a gap in its traffic.
+
+        The number first, then its addresses' keys, and the dataplane last: what leaves the
+        endpoint bears the old number, which is good to others, until they know the new one.
+        """
+        changed, fresh = await self._publication.identify(wanted)
+        await self._publication.settle(fresh=fresh)
+        await self._publication.renumber(endpoint, changed)
+        await self._enforcement.admit(changed, self._publication.labels(changed))
+        await self._attach_again(changed)
+        self._store.save(changed)
+        self._keep(changed)
+        numbers = {"before": endpoint.identity, "identity": changed.identity}
+        self._log.info("endpoint changed", endpoint=label_of(changed), **numbers)
+        return changed
+
+    @property
+    def settled(self) -> bool:
+        """Every endpoint has the identity that its namespace's labels give it."""
+        return all(
+            self._namespace_labels(endpoint.namespace) == endpoint.namespace_labels
+            for endpoint in self.list()
+            if endpoint.state is EndpointState.READY and endpoint.key not in self._ending
+        )
 
     def want_published(self) -> None:
         """Name the keys of every endpoint to the session, which writes them when it can."""
@@ -237,14 +251,15 @@ class Endpoints:
     async def _make(self, endpoint: Endpoint) -> Endpoint:
         """Every step after the reservation. Each is noted before the next may fail."""
         if endpoint.owns_netns:
-            path = await self._netlink.create_netns(netns_name(endpoint))
+            path = await self._netlink.create_netns(facts.netns_name(endpoint))
             endpoint = self._keep(attrs.evolve(endpoint, netns=path))
         veth = await self._netlink.create_veth(self._veth_spec(endpoint))
         labels = self._namespace_labels(endpoint.namespace) or {}
         endpoint = attrs.evolve(endpoint, namespace_labels=labels)
         endpoint, fresh = await self._publication.identify(endpoint)
         self._keep(endpoint)
-        self._dataplane.attach_endpoint(row_of(endpoint, veth))
+        await self._enforcement.admit(endpoint, self._publication.labels(endpoint))
+        self._dataplane.attach_endpoint(self._enforcement.policed(facts.row_of(endpoint, veth)))
         self._store.save(endpoint)
         await self._publication.publish(endpoint, fresh=fresh)
         endpoint = attrs.evolve(endpoint, state=EndpointState.READY)
@@ -281,7 +296,7 @@ class Endpoints:
                 netns=request.netns or "",
                 ifname=request.ifname,
                 owns_netns=request.netns is None,
-                owner=None if request.owner_pid is None else owner_of(request.owner_pid),
+                owner=None if request.owner_pid is None else facts.owner_of(request.owner_pid),
             )
         except BaseException:
             for address in addresses.values():
@@ -327,7 +342,7 @@ class Endpoints:
 
     async def _attach_again(self, endpoint: Endpoint) -> None:
         veth = await self._netlink.create_veth(self._veth_spec(endpoint))
-        self._dataplane.attach_endpoint(row_of(endpoint, veth))
+        self._dataplane.attach_endpoint(self._enforcement.policed(facts.row_of(endpoint, veth)))
 
     async def _finish(self, endpoint: Endpoint) -> None:
         """End its owner, and then itself."""
@@ -364,7 +379,8 @@ class Endpoints:
             self._dataplane.detach_endpoint(links[endpoint.host_ifname])
             await self._netlink.delete_link(endpoint.host_ifname)
         if endpoint.owns_netns and endpoint.netns:
-            await self._netlink.delete_netns(netns_name(endpoint))
+            await self._netlink.delete_netns(facts.netns_name(endpoint))
+        self._enforcement.forget(endpoint)
         self._store.delete(endpoint.id)
         del self._endpoints[endpoint.key]
         self._ending.discard(endpoint.key)

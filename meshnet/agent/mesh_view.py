@@ -48,6 +48,8 @@ class Tables:
     service_addresses: Table[tuple[Address, tuple[str, str]]]
     cached_services: Table[RemoteService]
     health: Table[dict[BackendAddress, str]]
+    waits: Table[bool]
+    """Somebody waits for the dataplane: by key."""
 
     @classmethod
     def of(cls, own: Cluster) -> Tables:
@@ -68,6 +70,7 @@ class Tables:
             service_addresses=Table(schema.SERVICE_ADDRESSES, service_codec.decode_service_address),
             cached_services=Table(schema.CACHE_SERVICES, service_codec.decode_service),
             health=Table(schema.HEALTH, service_codec.decode_health),
+            waits=Table(schema.WAITS, lambda _key, _value: True),
         )
 
     def __iter__(self) -> Iterator[Table[object]]:

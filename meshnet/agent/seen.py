@@ -32,6 +32,8 @@ class Table(Generic[T]):
     """The first full listing has arrived."""
     poisoned: dict[str, str] = attrs.field(factory=dict)
     """Keys that could not be used -> why."""
+    revision: int = 0
+    """Of the store: everything up to here is in `items`."""
     last_event_at: float | None = None
     """time.time() of the last change."""
 
@@ -40,6 +42,7 @@ class Table(Generic[T]):
 
     def apply(self, update: Snapshot[T] | Changes[T]) -> None:
         met, self._met = self._met, {}
+        self.revision = update.revision
         if isinstance(update, Snapshot):
             self.items = dict(update.items)
             self.poisoned = met

@@ -17,8 +17,10 @@ from meshnet.agent.checks import Checks
 from meshnet.agent.conntrack import SWEEP_S, ConntrackSweeper
 from meshnet.agent.context import Context
 from meshnet.agent.departure import Departure
+from meshnet.agent.effect import Effect
 from meshnet.agent.endpoint_store import EndpointStore
 from meshnet.agent.endpoints import Endpoints
+from meshnet.agent.enforcement import Enforcement
 from meshnet.agent.etcd_health import EtcdHealth, supervise
 from meshnet.agent.events import DropEvents
 from meshnet.agent.forwarding import Forwarding
@@ -134,12 +136,15 @@ class _Agent:
         self.services.changed.append(self.leader.services.trigger)
         self.services.changed.append(directory.changed)
 
+        self.effect = Effect(local, kv, self.session, self.view)
+        self.enforcement = Enforcement(local, self.view, dataplane)
         self.endpoints = Endpoints(
             local=local,
             netlink=foundation.netlink,
             dataplane=dataplane,
             store=EndpointStore(paths.run / "endpoints"),
             publication=Publication(local, kv, self.session),
+            enforcement=self.enforcement,
             ownership=self.ownership,
             spawn=self._spawn,
             namespace_labels=self.namespaces.labels_of,
@@ -149,12 +154,16 @@ class _Agent:
         routes_of_host = Routes(
             local, self.view, self.paths, netlink, vxlan_ifindex=foundation.vxlan_ifindex
         )
+        forwarding = Forwarding(
+            local, self.view, self.paths, dataplane, self.enforcement, self.effect
+        )
         self.on_paths = [
-            Loop("forwarding", Forwarding(local, self.view, self.paths, dataplane).reconcile),
+            Loop("forwarding", forwarding.reconcile),
             Loop("routes", routes_of_host.reconcile),
             Loop("services", self.services.reconcile),
         ]
-        self.on_endpoints = Loop("endpoints", self.endpoints.reconcile)
+        self.effect.settled = lambda: self.endpoints.settled
+        self.on_endpoints = Loop("endpoints", self._reconcile_endpoints)
         paths_loop = Loop("paths", self.paths.reconcile)
         self.paths.trigger = paths_loop.trigger
         self.on_mesh = [*self.on_paths, paths_loop]
@@ -259,6 +268,12 @@ class _Agent:
         for loop in self.on_paths:
             loop.trigger()
 
+    async def _reconcile_endpoints(self) -> None:
+        was_settled = self.endpoints.settled
+        await self.endpoints.reconcile()
+        if self.endpoints.settled and not was_settled:
+            self._mesh_changed()  # who waits for it is told by the forwarding loop
+
     def _manifests_changed(self) -> None:
         if self.namespaces.refresh():
             self.on_endpoints.trigger()
@@ -295,6 +310,8 @@ class _Agent:
             manifests=self._manifests(),
             services=self.services,
             resolver=self.resolver,
+            effect=self.effect,
+            enforcement=self.enforcement,
         )
 
 

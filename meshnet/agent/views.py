@@ -26,7 +26,7 @@ from meshnet.dataplane.abi import DROP_TEXTS, DropReason
 from meshnet.dataplane.rows import protocol_name
 from meshnet.errors import NotFound
 from meshnet.logic.ipcache import endpoint_view, outer_address
-from meshnet.model.dataplane import MapUsage
+from meshnet.model.dataplane import DropEvent, MapUsage
 from meshnet.model.endpoint import Endpoint
 from meshnet.model.identity import Identity, ReservedIdentity
 from meshnet.model.node import Node
@@ -153,6 +153,7 @@ def endpoint(context: Context, found: Endpoint) -> Json:
         "netns": found.netns,
         "owns_netns": found.owns_netns,
         "ifname": found.ifname,
+        "audit": found.audit,
         "host_ifname": found.host_ifname,
         "ports": found.ports,
         "owner_pid": found.owner.pid if found.owner else None,
@@ -258,8 +259,17 @@ def drop_events(context: Context, last: int | None = None) -> list[Json]:
         | {"time": _moment(event.time_ns / 1e9 + monotonic_to_wall)}
         | {"source": str(event.source or ""), "destination": str(event.destination or "")}
         | {"protocol": protocol_name(event.protocol)}
+        | {"rule": _rule_name(context, event)}
         for event in (events[-last:] if last else events)
     ]
+
+
+def _rule_name(context: Context, event: DropEvent) -> str:
+    """The policy rule that decided, or the default; empty for a drop that policy had no part in."""
+    if not event.reason.startswith("POLICY_"):
+        return ""
+    title = context.enforcement.rules.get(event.rule)
+    return " ".join(title) if title else "default deny"
 
 
 def seen(context: Context) -> list[Json]:

@@ -23,6 +23,7 @@ from meshnet.cli import (
     mesh,
     node,
     peering,
+    policy,
     run,
     service,
     status,
@@ -52,6 +53,7 @@ run.register(app)
 manifest.register(app)
 maps.register(app)
 drops.register(app)
+policy.register(app)
 doctor.register(app)
 
 

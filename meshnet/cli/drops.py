@@ -49,6 +49,8 @@ EVENT_COLUMNS = (
     Column("PROTOCOL", lambda row: row["protocol"]),
     Column("BYTES", lambda row: row["length"]),
     Column("AT", lambda row: f"{row['file']}:{row['line']}"),
+    Column("RULE", lambda row: row["rule"]),
+    Column("VERDICT", lambda row: row["verdict"], wide=True),
     Column("INTERFACE", lambda row: row["ifindex"], wide=True),
 )
 

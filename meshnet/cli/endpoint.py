@@ -54,6 +54,7 @@ LIST_COLUMNS = (
 DETAIL_COLUMNS = (
     *LIST_COLUMNS,
     Column("PORTS", lambda endpoint: endpoint["ports"]),
+    Column("AUDIT", lambda endpoint: endpoint["audit"]),
     Column("NETNS", lambda endpoint: endpoint["netns"]),
     Column("INTERFACE", lambda endpoint: endpoint["ifname"]),
     Column("HOST INTERFACE", lambda endpoint: endpoint["host_ifname"]),
@@ -138,6 +139,41 @@ def delete(name: EndpointArgument, namespace: NamespaceOption = None) -> None:
     where, plain = resolve(client, name, namespace)
     client.delete("endpoints", where, plain)
     console.progress(f"endpoint {where}/{plain} is gone")
+
+
+@app.command("label")
+def label(
+    name: EndpointArgument,
+    changes: Annotated[
+        list[str], typer.Argument(metavar="K=V|K-", help="Labels to set, and K- to take away.")
+    ],
+    namespace: NamespaceOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Change labels of a live endpoint; return when it obeys its new policy."""
+    removed = [change[:-1] for change in changes if change.endswith("-") and "=" not in change]
+    given = labels(change for change in changes if change[:-1] not in removed)
+    if both := sorted(given.keys() & set(removed)):
+        raise UsageError(f"label {both[0]!r} is both set and taken away")
+    client = AgentClient(Paths.from_environment())
+    where, plain = resolve(client, name, namespace)
+    body = {"labels": {**given, **dict.fromkeys(removed)}}
+    console.show_one(
+        client.post("endpoints", where, plain, "amend", body=body), DETAIL_COLUMNS, output
+    )
+
+
+@app.command("audit")
+def audit(
+    name: EndpointArgument,
+    off: Annotated[bool, typer.Option("--off", help="Deny again.")] = False,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Let through what policy would deny an endpoint, and report it with the verdict AUDIT."""
+    client = AgentClient(Paths.from_environment())
+    where, plain = resolve(client, name, namespace)
+    client.post("endpoints", where, plain, "amend", body={"audit": not off})
+    console.progress(f"endpoint {where}/{plain} is {'policed' if off else 'audited'}")
 
 
 def resolve(client: AgentClient, text: str, namespace: str | None) -> tuple[str, str]:

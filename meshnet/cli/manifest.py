@@ -46,11 +46,17 @@ def register(root: typer.Typer) -> None:
     root.command("delete")(delete)
 
 
-def apply(filename: FilesOption, namespace: NamespaceOption = None) -> None:
+def apply(
+    filename: FilesOption,
+    namespace: NamespaceOption = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when every node has it in effect.")
+    ] = False,
+) -> None:
     """Store manifests. All are checked first: one fault, and nothing is stored. Kinds that are
     Kubernetes' and not meshnet's are left out by name, and the exit code is 1."""
     loaded = manifest_files.load(filename, namespace)
-    for change in _post("apply", manifest_files.as_documents(loaded.manifests)):
+    for change in _post("apply", manifest_files.as_documents(loaded.manifests), wait=wait):
         print(f"{_title(change)} {change['action']}")
     _tell_left_out(loaded)
 
@@ -101,6 +107,9 @@ def delete(
         list[str] | None, typer.Option("--filename", "-f", metavar="FILE|DIR|-", help="Manifests.")
     ] = None,
     namespace: NamespaceOption = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when no node has it in effect any more.")
+    ] = False,
 ) -> None:
     """Delete manifests, by `-f` or by KIND and NAME."""
     from meshnet.manifests.kinds import find_kind
@@ -117,7 +126,7 @@ def delete(
         where = (namespace or "default") if found.namespaced else ""
         body = [{"kind": found.name, "namespace": where, "name": name} for name in names]
     client = AgentClient(Paths.from_environment())
-    for change in client.post("manifests", "delete", body={"keys": body}):
+    for change in client.post("manifests", "delete", body={"keys": body, "wait": wait}):
         print(f"{_title(change)} {change['action']}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "78e935d1e2680e31d9c8e4e8c39d103a1b56553ed3a07a8c0da1b95d6fca7d97"
+HEADERS_SHA256 = "40c4b968621733e786ed476629ce5ee73d0f8c4a997eed4e48678e60221e37fc"
 
 
 class AddressLimit(enum.IntEnum):
@@ -80,6 +80,8 @@ class DropReason(enum.IntEnum):
     MARTIAN_DESTINATION = 56
     NESTED_IP = 57
     OUTER_LENGTH = 58
+    POLICY_DENIED = 65
+    POLICY_DEFAULT_DENY = 66
 
 
 class Direction(enum.IntEnum):
@@ -90,6 +92,7 @@ class Direction(enum.IntEnum):
 
 class EndpointFlag(enum.IntEnum):
     READY = 1
+    AUDIT = 2
 
 
 class EventLimit(enum.IntEnum):
@@ -114,7 +117,8 @@ class Counter(enum.IntEnum):
     RELATED = 12
     MASQUERADED = 13
     UNMASQUERADED = 14
-    COUNT = 15
+    AUDITED = 15
+    COUNT = 16
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -131,6 +135,7 @@ class IdentityLimit(enum.IntEnum):
     LOCAL_MASK = 65535
     FIRST_LOCAL = 256
     LAST_CLUSTER = 255
+    LAST = 16777215
 
 
 class NatFlag(enum.IntEnum):
@@ -186,6 +191,18 @@ class Stage(enum.IntEnum):
     MASQUERADE = 5
     UNMASQUERADE = 6
     COUNT = 7
+
+
+class PolicyNumber(enum.IntEnum):
+    NONE = 0
+    ANYBODY = 0
+    ALLOW_CLASS = 1
+
+
+class Verdict(enum.IntEnum):
+    DENY = 0
+    ALLOW = 1
+    AUDIT = 2
 
 
 class BackendState(enum.IntEnum):
@@ -306,6 +323,7 @@ class Endpoint(ctypes.Structure):
     flags: int
     mac: ctypes.Array[ctypes.c_uint8]
     policy_epoch: int
+    policy_id: int
     _fields_ = [
         ("ipv4", Address),
         ("ipv6", Address),
@@ -315,6 +333,7 @@ class Endpoint(ctypes.Structure):
         ("flags", ctypes.c_uint16),
         ("mac", ctypes.c_uint8 * 6),
         ("policy_epoch", ctypes.c_uint32),
+        ("policy_id", ctypes.c_uint32),
     ]
 
 
@@ -344,7 +363,9 @@ class Event(ctypes.Structure):
     protocol: int
     vni: int
     outer_source: Address
-    reserved: ctypes.Array[ctypes.c_uint64]
+    rule: int
+    verdict: int
+    reserved: int
     _fields_ = [
         ("time_ns", ctypes.c_uint64),
         ("source", Address),
@@ -362,7 +383,9 @@ class Event(ctypes.Structure):
         ("protocol", ctypes.c_uint32),
         ("vni", ctypes.c_uint32),
         ("outer_source", Address),
-        ("reserved", ctypes.c_uint64 * 2),
+        ("rule", ctypes.c_uint32),
+        ("verdict", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint64),
     ]
 
 
@@ -511,7 +534,9 @@ class Packet(ctypes.Structure):
     nat_rounds: int
     fragment_id: int
     end: int
-    reserved2: int
+    policy_id: int
+    rule: int
+    audited: int
     _fields_ = [
         ("source", Address),
         ("destination", Address),
@@ -540,7 +565,44 @@ class Packet(ctypes.Structure):
         ("nat_rounds", ctypes.c_uint8),
         ("fragment_id", ctypes.c_uint32),
         ("end", ctypes.c_uint32),
-        ("reserved2", ctypes.c_uint32),
+        ("policy_id", ctypes.c_uint32),
+        ("rule", ctypes.c_uint32),
+        ("audited", ctypes.c_uint32),
+    ]
+
+
+class PolicyKey(ctypes.Structure):
+    policy_id: int
+    direction: int
+    remote: int
+    _fields_ = [
+        ("policy_id", ctypes.c_uint32),
+        ("direction", ctypes.c_uint32),
+        ("remote", ctypes.c_uint32),
+    ]
+
+
+class PolicyClassKey(ctypes.Structure):
+    length: int
+    policy_class: int
+    protocol: int
+    reserved: int
+    port: int
+    _fields_ = [
+        ("length", ctypes.c_uint32),
+        ("policy_class", ctypes.c_uint32),
+        ("protocol", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8),
+        ("port", ctypes.c_uint16),
+    ]
+
+
+class PolicyRuling(ctypes.Structure):
+    rule: int
+    verdict: int
+    _fields_ = [
+        ("rule", ctypes.c_uint32),
+        ("verdict", ctypes.c_uint32),
     ]
 
 
@@ -635,7 +697,7 @@ SIZES: dict[type[ctypes.Structure], int] = {
     ConntrackKey: 40,
     Conntrack: 16,
     Count: 16,
-    Endpoint: 56,
+    Endpoint: 60,
     SeenKey: 8,
     Event: 128,
     EventBucket: 16,
@@ -645,7 +707,10 @@ SIZES: dict[type[ctypes.Structure], int] = {
     NatKey: 40,
     Nat: 24,
     Node: 336,
-    Packet: 136,
+    Packet: 144,
+    PolicyKey: 12,
+    PolicyClassKey: 12,
+    PolicyRuling: 8,
     ServiceKey: 20,
     Service: 16,
     Backend: 20,
@@ -705,4 +770,6 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.MARTIAN_DESTINATION: 'a destination that never is on a wire: loopback, none',
     DropReason.NESTED_IP: 'IP in IP or GRE to a node of the mesh',
     DropReason.OUTER_LENGTH: "outer lengths contradict each other or the inner packet's",
+    DropReason.POLICY_DENIED: 'a rule of policy denies it',
+    DropReason.POLICY_DEFAULT_DENY: 'policy selects the endpoint, and no rule allows it',
 }

@@ -20,8 +20,10 @@ from meshnet.model.dataplane import (
     MapUsage,
     NodeConfig,
     NodeRow,
+    PolicyKey,
     ServiceRow,
 )
+from meshnet.model.ruling import PortRow
 from meshnet.model.service import BackendAddress, Frontend
 
 
@@ -48,6 +50,9 @@ class Dataplane(Protocol):
     def attach_endpoint(self, row: EndpointRow) -> None:
         """Rows first, then the hooks. Repeating it replaces the rows."""
 
+    def update_endpoint(self, row: EndpointRow) -> None:
+        """Rows alone, of an endpoint that is attached: one write each, nothing in between."""
+
     def detach_endpoint(self, ifindex: int) -> None:
         """Hooks and rows; what is absent is not an error."""
 
@@ -64,6 +69,20 @@ class Dataplane(Protocol):
 
     def backend_hits(self) -> dict[BackendAddress, int]:
         """How many clients each backend was given since it is one."""
+
+    def policy(self) -> dict[PolicyKey, int]:
+        """Every row of the policy map -> its class, whoever wrote it."""
+
+    def policy_classes(self) -> set[int]:
+        """The classes that have rows."""
+
+    def write_policy(
+        self, classes: Mapping[int, Iterable[PortRow]], rows: Mapping[PolicyKey, int]
+    ) -> None:
+        """New classes, whole, then rows that may name them."""
+
+    def remove_policy(self, rows: Iterable[PolicyKey], classes: Iterable[int]) -> None:
+        """Rows, then classes; what is absent is not an error."""
 
     def maps(self) -> list[MapUsage]: ...
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from meshnet.dataplane import abi, conntrack, nat, rows, services
+from meshnet.dataplane import abi, conntrack, nat, policy_maps, rows, services
 from meshnet.dataplane.bpf import Map
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import NodeMaps, read_drops, sum_counts
@@ -37,6 +37,9 @@ def _endpoint(data: bytes) -> Row:
         "ipv6": _text(bytes(row.ipv6)),
         "mac": rows.unpack_mac(row.mac),
         "ready": bool(row.flags & abi.EndpointFlag.READY),
+        "policy_id": row.policy_id,
+        "policy_epoch": row.policy_epoch,
+        "audit": bool(row.flags & abi.EndpointFlag.AUDIT),
     }
 
 
@@ -98,6 +101,8 @@ _READERS: dict[str, Callable[[bytes, bytes], Row]] = {
     "service_affinity": services.unpack_affinity,
     "nat": nat.unpack_row,
     "unmasqueraded": lambda key, _: {"prefix": str(rows.unpack_prefix(key))},
+    "policy": policy_maps.unpack_policy,
+    "policy_classes": policy_maps.unpack_class,
 }
 
 SHOWN = (*_READERS, "drops", "events")

@@ -83,4 +83,6 @@ def unpack_event(data: bytes) -> DropEvent:
         ifindex=row.ifindex,
         file=bytes(row.file).rstrip(b"\0").decode(),
         line=row.line,
+        rule=row.rule,
+        verdict="AUDIT" if row.verdict == abi.Verdict.AUDIT else "DROPPED",
     )

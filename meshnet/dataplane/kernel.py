@@ -12,6 +12,7 @@ from meshnet.dataplane.artifact import Artifact
 from meshnet.dataplane.conntrack import CONNTRACK_EXPIRY, NAT_EXPIRY, FlowMap
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import EndpointMaps, IpcacheMaps, NodeMaps, read_drops
+from meshnet.dataplane.policy_maps import PolicyMaps
 from meshnet.dataplane.programs import SOCKET_HOOKS, Attach
 from meshnet.dataplane.schema import Sizes
 from meshnet.dataplane.services import ServiceMaps
@@ -25,8 +26,10 @@ from meshnet.model.dataplane import (
     MapUsage,
     NodeConfig,
     NodeRow,
+    PolicyKey,
     ServiceRow,
 )
+from meshnet.model.ruling import PortRow
 from meshnet.model.service import BackendAddress, Frontend
 
 
@@ -64,6 +67,7 @@ class KernelDataplane:
         )
         self._conntrack = FlowMap(maps["conntrack"], CONNTRACK_EXPIRY)
         self._nat = FlowMap(maps["nat"], NAT_EXPIRY)
+        self._policy = PolicyMaps(maps["policy"], maps["policy_classes"])
         self._events = EventRing(maps["events"])
 
     def configure(self, config: NodeConfig) -> None:
@@ -119,6 +123,23 @@ class KernelDataplane:
             self._links.attach(
                 f"{program}-{row.ifindex}", generation.programs[program], row.ifindex, attach
             )
+
+    def update_endpoint(self, row: EndpointRow) -> None:
+        self._endpoints.put(row)
+
+    def policy(self) -> dict[PolicyKey, int]:
+        return dict(self._policy.rows)
+
+    def policy_classes(self) -> set[int]:
+        return self._policy.classes
+
+    def write_policy(
+        self, classes: Mapping[int, Iterable[PortRow]], rows: Mapping[PolicyKey, int]
+    ) -> None:
+        self._policy.write(classes, rows)
+
+    def remove_policy(self, rows: Iterable[PolicyKey], classes: Iterable[int]) -> None:
+        self._policy.remove(rows, classes)
 
     def detach_endpoint(self, ifindex: int) -> None:
         for program in _ENDPOINT_HOOKS:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import attrs
 
 from meshnet.dataplane.abi import DropReason
+from meshnet.dataplane.memory_policy import MemoryPolicy
 from meshnet.dataplane.schema import PROGRAMS
 from meshnet.errors import NotFound
 from meshnet.model.addressing import Address, Prefix, contains, host_prefix
@@ -55,10 +56,11 @@ class _Drop(Exception):
     reason: DropReason
 
 
-class MemoryDataplane:
+class MemoryDataplane(MemoryPolicy):
     """Rows in dictionaries. `index` is stable as the kernel's is."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._config: NodeConfig | None = None
         self._nodes: dict[Address, NodeRow] = {}
         self._index: dict[Address, int] = {}
@@ -107,6 +109,9 @@ class MemoryDataplane:
         return dict(self._endpoints)
 
     def attach_endpoint(self, row: EndpointRow) -> None:
+        self._endpoints[row.ifindex] = row
+
+    def update_endpoint(self, row: EndpointRow) -> None:
         self._endpoints[row.ifindex] = row
 
     def detach_endpoint(self, ifindex: int) -> None:

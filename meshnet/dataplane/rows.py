@@ -109,9 +109,11 @@ def pack_endpoint(endpoint: EndpointRow) -> abi.Endpoint:
         ifindex=endpoint.ifindex,
         endpoint_id=endpoint.endpoint_id,
         identity=endpoint.identity,
-        flags=abi.EndpointFlag.READY if endpoint.ready else 0,
+        flags=(abi.EndpointFlag.READY if endpoint.ready else 0)
+        | (abi.EndpointFlag.AUDIT if endpoint.audit else 0),
         mac=tuple(pack_mac(endpoint.mac)),
         policy_epoch=endpoint.policy_epoch,
+        policy_id=endpoint.policy_id,
     )
     for address in endpoint.addresses:
         _set(row.ipv4 if address.version == 4 else row.ipv6, pack_address(address))
@@ -128,6 +130,8 @@ def unpack_endpoint(row: abi.Endpoint) -> EndpointRow:
         mac=unpack_mac(row.mac),
         ready=bool(row.flags & abi.EndpointFlag.READY),
         policy_epoch=row.policy_epoch,
+        policy_id=row.policy_id,
+        audit=bool(row.flags & abi.EndpointFlag.AUDIT),
     )
 
 

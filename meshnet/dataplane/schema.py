@@ -49,6 +49,9 @@ class Sizes:
     prefixes: int = 65_536
     nodes: int = 25_000
     seen_identities: int = 65_536
+    policy: int = 524_288
+    """Rows of {policy id, direction, remote}; twice while a policy of many remotes changes."""
+    policy_classes: int = 262_144
     conntrack: int = 262_144
     """112 bytes each in the kernel, taken at the start."""
     services: int = 65_536
@@ -76,6 +79,8 @@ class Sizes:
             prefixes=4_096,
             nodes=256,
             seen_identities=4_096,
+            policy=32_768,
+            policy_classes=16_384,
             conntrack=16_384,
             services=4_096,
             backends=4_096,
@@ -167,6 +172,10 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
         spec("fragments", MapType.LRU_HASH, abi.FragmentKey, abi.Fragment, sizes.fragments),
         spec("nat", MapType.LRU_HASH, abi.NatKey, abi.Nat, sizes.nat),
         spec("unmasqueraded", lpm, abi.Prefix, u32, sizes.unmasqueraded, lazy),
+        spec("policy", hashed, abi.PolicyKey, u32, sizes.policy, lazy),
+        spec(
+            "policy_classes", lpm, abi.PolicyClassKey, abi.PolicyRuling, sizes.policy_classes, lazy
+        ),
     )
 
 

@@ -106,6 +106,23 @@ def _own_addresses(node: Node, *, local: bool) -> Iterable[tuple[Address, Reserv
     yield from ((address, ReservedIdentity.INGRESS) for address in node.ingress)
 
 
+def underlay_rows(own: Node, nodes: Iterable[Node]) -> dict[Prefix, IpcacheRow]:
+    """Nodes by their own addresses, which are reached without a tunnel: for policy they are
+    nodes, not the world."""
+    rows = {}
+    for node in nodes:
+        local = node.key == own.key
+        identity = ReservedIdentity.HOST if local else ReservedIdentity.REMOTE_NODE
+        for address in node.addresses:
+            rows[host_prefix(address)] = IpcacheRow(identity=int(identity), node=None)
+    return rows
+
+
+def prefix_rows(prefixes: Mapping[Prefix, int]) -> dict[Prefix, IpcacheRow]:
+    """Prefixes that policies name. Whatever an identity covers takes precedence over them."""
+    return {prefix: IpcacheRow(identity=n, node=None) for prefix, n in prefixes.items()}
+
+
 @attrs.frozen(kw_only=True)
 class EndpointSummary:
     """One row of `meshnet endpoint list --all-clusters`; field names are its JSON keys."""

@@ -38,14 +38,16 @@ from meshnet.logic.policy_set import (
     entry_of,
     port_names,
 )
-from meshnet.logic.port_rows import Defaults, Entry, PortRow, port_rows
+from meshnet.logic.port_rows import Defaults, Entry, port_rows
 from meshnet.model.addressing import Prefix
+from meshnet.model.dataplane import PolicyKey
 from meshnet.model.policy import (
     CidrGroup,
     Direction,
     NamedPort,
     Policy,
 )
+from meshnet.model.ruling import PortRow
 
 
 @attrs.define
@@ -53,9 +55,9 @@ class Delta:
     """What became different since the last one, in the order it must be written."""
 
     classes: dict[int, tuple[PortRow, ...]] = attrs.field(factory=dict)
-    rows: dict[tuple[int, Direction, int], int] = attrs.field(factory=dict)
-    """(policy id, direction, remote) -> class."""
-    gone_rows: set[tuple[int, Direction, int]] = attrs.field(factory=set)
+    rows: dict[PolicyKey, int] = attrs.field(factory=dict)
+    """-> class."""
+    gone_rows: set[PolicyKey] = attrs.field(factory=set)
     gone_classes: set[int] = attrs.field(factory=set)
     touched: set[int] = attrs.field(factory=set)
     """Policy ids whose rows changed: flows of theirs must ask again."""
@@ -68,7 +70,7 @@ class PolicyTable:
     """Args: `first`: the lowest number that no row of an earlier agent has."""
 
     def __init__(self, scope: Scope, *, first: int = ALLOW_CLASS + 1) -> None:
-        self._scope = scope
+        self.scope = scope
         self._next = max(first, ALLOW_CLASS + 1)
         self.selections = Selections(scope)
         self.assignments: dict[int, int] = {}
@@ -81,7 +83,7 @@ class PolicyTable:
         """The name of every rule that has a number."""
         self._rule_numbers: dict[Title, int] = {}
         self._lowered: dict[Policy, LoweredPolicy] = {}
-        self._policies: tuple[LoweredPolicy, ...] = ()
+        self.policies: tuple[LoweredPolicy, ...] = ()
         self._about = SubjectIndex(())
         self._groups: dict[str, CidrGroup] = {}
         self._subjects: dict[int, Subject] = {}
@@ -103,8 +105,8 @@ class PolicyTable:
             self._lowered = {}  # few groups, rarely changed: every rule is read anew
         before = self._lowered
         self._lowered = {p: before.get(p) or self._lower(p) for p in policies}
-        self._policies = tuple(self._lowered[policy] for policy in policies)
-        self._about = SubjectIndex(self._policies)
+        self.policies = tuple(self._lowered[policy] for policy in policies)
+        self._about = SubjectIndex(self.policies)
         self._track_prefixes()
         self._assign()
 
@@ -132,6 +134,10 @@ class PolicyTable:
         while self._retiring:
             self.remove(self._retiring.pop())
 
+    def rows_of(self, number: int) -> tuple[PortRow, ...]:
+        """Of a class that is in use."""
+        return port_rows(*self._class_key[number])
+
     # --- output ------------------------------------------------------------------------------
 
     def take(self) -> Delta:
@@ -145,7 +151,7 @@ class PolicyTable:
         rules = []
         for rule in policy.rules:
             peers = rule.peers
-            lowered = None if peers is None else self._scope.lowered(peers, self._groups)
+            lowered = None if peers is None else self.scope.lowered(peers, self._groups)
             number = self._number_of((policy.title, rule.place))
             rules.append(
                 LoweredRule(number, rule.direction, rule.deny, policy.audit, lowered, rule.ports)
@@ -160,7 +166,7 @@ class PolicyTable:
         return number
 
     def _track_prefixes(self) -> None:
-        peers = [p for each in self._policies for rule in each.rules for p in rule.peers or ()]
+        peers = [p for each in self.policies for rule in each.rules for p in rule.peers or ()]
         wanted = named_prefixes(peers)
         for prefix in self.prefixes.keys() - wanted:
             self._retiring.add(self.prefixes.pop(prefix))
@@ -306,7 +312,7 @@ class PolicyTable:
         before = made.rows.get((direction, remote))
         if before == chosen:
             return
-        key = (made.number, direction, remote)
+        key = PolicyKey(made.number, direction, remote)
         self._delta.touched.add(made.number)
         if chosen is None:
             del made.rows[direction, remote]

@@ -8,24 +8,17 @@ port prefix, then a rule with a peer over one for anybody.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection, Iterable, Iterator
 
 import attrs
 
 from meshnet.model.policy import LAST_PORT, PortRange
-
-ANY_PROTOCOL_BITS = 32
-"""Length of a key that says the class alone; 8 more with a protocol, 16 more with a port."""
-PROTOCOL_BITS = 40
-PORT_BITS = 56
-
-
-class Verdict(enum.IntEnum):
-    DENY = 0
-    ALLOW = 1
-    AUDIT = 2
-    """Passes, and is reported as what would have been denied."""
+from meshnet.model.ruling import (
+    ANY_PROTOCOL_BITS,
+    PROTOCOL_BITS,
+    PortRow,
+    Verdict,
+)
 
 
 @attrs.frozen
@@ -49,17 +42,6 @@ class Defaults:
     """A policy in force wants default deny."""
     audit_deny: bool = False
     """A policy in audit mode does."""
-
-
-@attrs.frozen(order=True)
-class PortRow:
-    """One row: the first `length` bits of (class, protocol, port) decide."""
-
-    length: int
-    protocol: int
-    port: int
-    verdict: Verdict
-    rule: int
 
 
 @attrs.frozen

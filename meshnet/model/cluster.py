@@ -64,6 +64,8 @@ class Cluster:
     """Endpoints reach the world by their node's address."""
     non_masquerade_cidrs: tuple[Prefix, ...] = ()
     """Parts of the world that see endpoints' own addresses, since they have a way back."""
+    policy_default_local: bool = True
+    """Policy selectors that name no cluster mean this one alone, as Cilium's since 1.19."""
 
     def __attrs_post_init__(self) -> None:
         versions = [prefix.version for prefix in self.pod_cidrs]

@@ -10,6 +10,7 @@ import enum
 import attrs
 
 from meshnet.model.addressing import Address, Prefix
+from meshnet.model.policy import Direction
 from meshnet.model.service import BackendAddress
 
 
@@ -103,6 +104,20 @@ class EndpointRow:
     ready: bool = True
     policy_epoch: int = 0
     """Another number whenever its policy changes: flows are judged again."""
+    policy_id: int = 0
+    """Of the policies that select it; 0: none does."""
+    audit: bool = False
+    """What policy denies passes, and is reported."""
+
+
+@attrs.frozen
+class PolicyKey:
+    """Of a row of `policy`, whose value is a class."""
+
+    policy_id: int
+    direction: Direction
+    remote: int
+    """Identity, or number of a prefix; 0: everybody else."""
 
 
 @attrs.frozen(kw_only=True)
@@ -151,3 +166,7 @@ class DropEvent:
     ifindex: int
     file: str
     line: int
+    rule: int = 0
+    """Number of the policy rule that decided; 0: none did."""
+    verdict: str = "DROPPED"
+    """Or AUDIT: it passed, and policy in force would have dropped it."""

@@ -63,6 +63,8 @@ class Endpoint:
     owner: OwnerProcess | None = None
     log: str | None = None
     """File with stdout and stderr of a detached command."""
+    audit: bool = False
+    """What policy denies it passes, and is reported."""
     state: EndpointState = EndpointState.CREATING
 
     @property

@@ -124,6 +124,8 @@ TOKENS = "meshnet/v1/tokens/"
 REVOKED = "meshnet/v1/revoked/"
 LEADER = "meshnet/v1/leader/mesh"
 MESH_STATUS = "meshnet/v1/mesh-status/"
+WAITS = "meshnet/v1/waits/"
+ACKS = "meshnet/v1/acks/"
 
 
 def pod_cidr_allocation(prefix: Prefix) -> str:
@@ -164,6 +166,16 @@ def remote(cluster: str) -> str:
 def mesh_status(cluster: str) -> str:
     """How the leader's mirror of that remote is doing; under the leader's lease."""
     return f"{MESH_STATUS}{cluster}"
+
+
+def wait(number: str) -> str:
+    """Somebody waits until what was applied is in effect; under a lease of its own."""
+    return f"{WAITS}{number}"
+
+
+def ack(node: str) -> str:
+    """How far a node's dataplane has come; under the node's lease, written on a wait."""
+    return f"{ACKS}{node}"
 
 
 def token(sha256: str) -> str:

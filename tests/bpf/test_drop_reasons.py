@@ -14,7 +14,9 @@ from meshnet.dataplane import bpf
 from meshnet.dataplane.abi import DropReason, Stage
 from meshnet.dataplane.artifact import SOURCE
 from meshnet.dataplane.schema import Sizes, schema
-from meshnet.model.dataplane import IpcacheRow, Mode, Modes
+from meshnet.model.dataplane import IpcacheRow, Mode, Modes, PolicyKey
+from meshnet.model.policy import Direction
+from meshnet.model.ruling import PortRow, Verdict
 from tests.support.bpf import API, SHOT, WEB, Node, config, endpoint, node
 from tests.support.odd_packets import NATIVE_GRE, ODD
 from tests.support.packets import (
@@ -188,6 +190,20 @@ LONGER_THAN_IT_IS = b"\x45\0\x01\0" + bytes(16)
 FIVE_EXTENSIONS = extension(extension(extension(extension(extension(udp(1, 2))))))
 
 R = DropReason
+DENY_UDP = PortRow(40, 17, 0, Verdict.DENY, 7)
+
+
+def _policy(*rows: PortRow) -> Callable[[Node], None]:
+    """web has a policy with this one class, in both directions."""
+
+    def select(east: Node) -> None:
+        keys = {PolicyKey(5, direction, 0): 9 for direction in Direction}
+        east.dataplane.write_policy({9: rows}, keys)
+        east.dataplane.update_endpoint(endpoint("web", 10, WEB, policy_id=5))
+
+    return select
+
+
 CASES = [
     Case(R.UNKNOWN_ENDPOINT, "from_endpoint", web(), _forget_endpoint),
     Case(R.INVALID_SOURCE, "from_endpoint", web(source="10.1.0.11")),
@@ -312,6 +328,10 @@ CASES = [
     Case(R.FRAGMENT_WITHOUT_FIRST, "from_endpoint", web(fragment=0x00B9)),
     Case(R.FRAGMENT_WITHOUT_FIRST, "from_underlay", tunnelled(fragment=0x00B9)),
     Case(R.FRAGMENT_WITHOUT_FIRST, "from_underlay", native(fragment=0x00B9), _accept_native),
+    Case(R.POLICY_DEFAULT_DENY, "from_endpoint", web(), _policy()),
+    Case(R.POLICY_DEFAULT_DENY, "from_underlay", tunnelled(), _policy()),
+    Case(R.POLICY_DENIED, "from_endpoint", web(), _policy(DENY_UDP)),
+    Case(R.POLICY_DENIED, "from_underlay", tunnelled(), _policy(DENY_UDP)),
 ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import attrs
 import pytest
 
 from meshnet.dataplane.api import Dataplane
@@ -13,7 +14,9 @@ from meshnet.dataplane.kernel import KernelDataplane
 from meshnet.dataplane.memory import MemoryDataplane
 from meshnet.dataplane.schema import PROGRAMS, Sizes
 from meshnet.errors import NotFound
-from meshnet.model.dataplane import IpcacheRow
+from meshnet.model.dataplane import IpcacheRow, PolicyKey
+from meshnet.model.policy import Direction
+from meshnet.model.ruling import PortRow, Verdict
 from tests.support.bpf import (
     WEB,
     bpf_file_system,
@@ -157,3 +160,23 @@ def test_at_first_nothing_is_counted(dataplane: Dataplane) -> None:
     assert dataplane.drops() == []
     assert dataplane.seen_identities() == []
     assert dataplane.read_events() == []
+
+
+def test_policy_rows_are_written_read_and_removed(dataplane: Dataplane) -> None:
+    key, other = PolicyKey(3, Direction.INGRESS, 0), PolicyKey(3, Direction.EGRESS, WEB)
+    rows = (PortRow(40, 6, 0, Verdict.ALLOW, 1), PortRow(64, 17, 53, Verdict.DENY, 2))
+    dataplane.write_policy({7: rows, 8: rows[:1]}, {key: 7, other: 8})
+    assert dataplane.policy() == {key: 7, other: 8}
+    assert dataplane.policy_classes() == {7, 8}
+    dataplane.write_policy({}, {key: 8})
+    assert dataplane.policy()[key] == 8
+    dataplane.remove_policy([other, PolicyKey(9, Direction.EGRESS, 0)], [7, 99])
+    assert (dataplane.policy(), dataplane.policy_classes()) == ({key: 8}, {8})
+
+
+def test_an_endpoints_policy_changes_without_its_hooks(dataplane: Dataplane) -> None:
+    row = endpoint("web", 10, WEB)
+    dataplane.attach_endpoint(row)
+    changed = attrs.evolve(row, policy_id=3, policy_epoch=2, audit=True)
+    dataplane.update_endpoint(changed)
+    assert dataplane.endpoints() == {row.ifindex: changed}

@@ -65,11 +65,11 @@ def test_a_node_and_its_own_endpoints_reach_each_other(
     web = workloads["web"]
     own = [web.ipv4, web.ipv6, workloads["web-too"].ipv4]
     assert reached(mesh.run("east-1", "sh", "-c", tries(own))) == set(own)
-    gateways = [row["address"] for row in mesh.json("east-1", "map", "dump", "ipcache")
-                if row["identity"] == 1]  # fmt: skip
-    assert len(gateways) == 2, "the node itself, in both families"
-    for gateway in gateways:
-        mesh.inside(web, f"ping -c 1 -W 2 {gateway}")
+    node = [row["address"] for row in mesh.json("east-1", "map", "dump", "ipcache")
+            if row["identity"] == 1]  # fmt: skip
+    assert len(node) == 4, "the node itself: gateway and underlay, in both families"
+    for address in node:
+        mesh.inside(web, f"ping -c 1 -W 2 {address}")
 
 
 def test_the_receivers_node_counts_the_senders_identity(

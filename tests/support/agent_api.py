@@ -77,6 +77,7 @@ class FakeAgent:
             "log": None,
             "owner_pid": None,
             "owns_netns": True,
+            "audit": False,
             **changes,
         }
         self.endpoints[namespace, name] = endpoint
@@ -225,6 +226,49 @@ class FakeAgent:
     def post_leave(self, body: Json) -> Json:
         self.left.append("force" if body["force"] else "drained")
 
+    def post_endpoints_X_X_amend(self, namespace: str, name: str, body: Json) -> Json:
+        endpoint = self.get_endpoints_X_X(namespace, name)
+        for key, value in body.get("labels", {}).items():
+            endpoint["labels"].pop(key, None)
+            if value is not None:
+                endpoint["labels"][key] = value
+        endpoint["audit"] = body.get("audit", endpoint["audit"])
+        return endpoint
+
+    # --- policy ---------------------------------------------------------------------------
+
+    def get_policies(self) -> Json:
+        return [
+            {"kind": kind, "namespace": namespace, "name": name, "audit": False, "rules": 1,
+             "default_deny": ["ingress"], "endpoints": []}
+            for kind, namespace, name in sorted(self.manifests)
+        ]  # fmt: skip
+
+    def post_policies_plan(self, body: Json) -> Json:
+        return [
+            {"identity": 65800, "labels": "", "direction": "ingress", "remote": "everybody else",
+             "remote_labels": "", "before": ["everything"], "after": ["nothing"]}
+            for change in self.post_manifests_diff(body)
+            if change["action"] != "unchanged"
+        ]  # fmt: skip
+
+    def get_why(self, source: str, destination: str, port: str) -> Json:
+        for name in (source, destination):
+            if name not in ("world", *(name for _, name in self.endpoints)):
+                raise NotFound(f"{name!r} is no endpoint, address or entity that is known")
+        denied = source == "world"
+        policy = {"policy": "NetworkPolicy default/web", "place": "spec.ingress[0]"}
+        return {
+            "source": source, "destination": destination, "port": port,
+            "verdict": "denied" if denied else "allowed",
+            "direction": "ingress" if denied else "",
+            "rules": [] if denied else [{"direction": "ingress", "deny": False, "audit": False,
+                                         **policy}],
+            "missing": "no rule of NetworkPolicy default/web allows it" if denied else "",
+            "path": [{"hook": "deliver_local", "node": "east-1", "decision": "ingress"}],
+            "seen": [],
+        }  # fmt: skip
+
     # --- manifests ------------------------------------------------------------------------
 
     def get_manifests(self, kind: str, namespace: str | None = None, name: str = "") -> Json:
@@ -334,8 +378,10 @@ _PARAMETERS = {"endpoints": 2, "identities": 1, "nodes": 1, "maps": 1, "tokens":
 def _answer(agent: FakeAgent, method: str, target: str, body: Json) -> tuple[int, Json]:
     url = urlsplit(target)
     route, *rest = [unquote(part) for part in re.sub("^/v1/", "", url.path).split("/")]
-    parameters = rest if len(rest) == _PARAMETERS.get(route) else []
-    name = "_".join([method.lower(), route, *(["X"] * len(parameters) or rest)])
+    count = _PARAMETERS.get(route, 0)
+    parameters = rest[:count] if len(rest) in (count, count + 1) else []
+    verbs = rest[len(parameters) :]
+    name = "_".join([method.lower(), route, *["X"] * len(parameters), *verbs])
     keywords: dict[str, Json] = {key: values[0] for key, values in parse_qs(url.query).items()}
     if body is not None:
         keywords["body"] = body

@@ -12,7 +12,9 @@ from typing import Any
 
 from meshnet.agent.endpoint_store import EndpointStore
 from meshnet.agent.endpoints import Endpoints
+from meshnet.agent.enforcement import Enforcement
 from meshnet.agent.local import LocalNode
+from meshnet.agent.mesh_view import MeshView, Tables
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.publication import Publication
 from meshnet.dataplane.memory import MemoryDataplane
@@ -81,12 +83,18 @@ class Node:
         local = local_node(pod_cidrs)
         self.session = Session(self.kv)
         self.ownership = Ownership(self.kv, local.pod_cidrs)
+        self.view = MeshView(local, Tables.of(local.cluster))
+        for table in self.view.tables:
+            table.synced = True
+        self.enforcement = Enforcement(local, self.view, self.dataplane)
+        self.enforcement.reconcile()
         self.endpoints = Endpoints(
             local=local,
             netlink=self.kernel,
             dataplane=self.dataplane,
             store=self.store,
             publication=Publication(local, self.kv, self.session),
+            enforcement=self.enforcement,
             ownership=self.ownership,
             spawn=self._spawn,
             namespace_labels=self._namespace_labels,

@@ -55,6 +55,8 @@ enum drop_reason {
 	DROP_MARTIAN_DESTINATION = 56, /* a destination that never is on a wire: loopback, none */
 	DROP_NESTED_IP = 57, /* IP in IP or GRE to a node of the mesh */
 	DROP_OUTER_LENGTH = 58, /* outer lengths contradict each other or the inner packet's */
+	DROP_POLICY_DENIED = 65, /* a rule of policy denies it */
+	DROP_POLICY_DEFAULT_DENY = 66, /* policy selects the endpoint, and no rule allows it */
 };
 
 enum direction {

@@ -7,6 +7,7 @@
 
 enum endpoint_flag {
 	ENDPOINT_READY = 1,	/* others know its identity: packets may flow */
+	ENDPOINT_AUDIT = 2,	/* what policy denies passes, and is reported */
 };
 
 struct endpoint {
@@ -18,8 +19,9 @@ struct endpoint {
 	__u16 flags;		/* enum endpoint_flag */
 	__u8 mac[6];		/* of the interface inside the endpoint */
 	__u32 policy_epoch;	/* another one whenever its policy changes */
+	__u32 policy_id;	/* of the policies that select it; 0: none does */
 };
-_Static_assert(sizeof(struct endpoint) == 56, "endpoint is ABI");
+_Static_assert(sizeof(struct endpoint) == 60, "endpoint is ABI");
 
 /* Layout of `seen_identities`: who has reached which endpoint here. */
 struct seen_key {

@@ -28,7 +28,9 @@ struct event {
 	__u32 protocol;			/* IPPROTO_*; 0: not known */
 	__u32 vni;			/* as it came, for a tunnelled packet */
 	struct address outer_source;	/* zero: not tunnelled */
-	__u64 reserved[2];
+	__u32 rule;			/* of policy; 0: none decided */
+	__u32 verdict;			/* enum verdict: DENY, or AUDIT for what passed */
+	__u64 reserved;
 };
 _Static_assert(sizeof(struct event) == 128, "event is ABI");
 
@@ -55,5 +57,6 @@ enum counter {
 	COUNTER_RELATED = 12,		/* ICMP errors about a flow that passes */
 	COUNTER_MASQUERADED = 13,	/* to the world, with this node's address */
 	COUNTER_UNMASQUERADED = 14,	/* the answers */
-	COUNTER_COUNT = 15,
+	COUNTER_AUDITED = 15,		/* let through in audit mode */
+	COUNTER_COUNT = 16,
 };

@@ -19,6 +19,7 @@ enum identity_limit {
 	IDENTITY_LOCAL_MASK = 0xffff,
 	IDENTITY_FIRST_LOCAL = 256,
 	IDENTITY_LAST_CLUSTER = 255,	/* above are numbers of this node alone */
+	IDENTITY_LAST = 0xffffff,	/* that travels; above are prefixes that policy names */
 };
 
 struct ipcache {

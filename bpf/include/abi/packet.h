@@ -13,6 +13,7 @@ enum scratch_slot {
 #pragma once
 #include "address.h"
 #include "event.h"
+#include "policy.h"
 
 /* Index of `stages`, the prog array of a generation. */
 enum stage {
@@ -54,6 +55,8 @@ struct packet {
 	__u8 nat_rounds;		/* STAGE_MASQUERADE: how often it looked for a port */
 	__u32 fragment_id;		/* host order */
 	__u32 end;		/* of the IP packet, from the Ethernet header: padding follows */
-	__u32 reserved2;
+	__u32 policy_id;	/* STAGE_DELIVER_LOCAL: the receiver's */
+	__u32 rule;		/* the policy rule that decided; 0: none did */
+	__u32 audited;		/* enum drop_reason: let through, where policy would refuse */
 };
-_Static_assert(sizeof(struct packet) == 136, "packet is ABI");
+_Static_assert(sizeof(struct packet) == 144, "packet is ABI");

@@ -7,26 +7,41 @@ from typing import Any
 import attrs
 
 from meshnet.agent.api.server import Request, Route
+from meshnet.agent.effect import Effect
 from meshnet.agent.manifests import Change, Manifests
 from meshnet.errors import UsageError
 from meshnet.manifests.kinds import find_kind, read_manifest
 from meshnet.model.manifest import Manifest, ManifestKey
 
+WAIT_S = 30.0
+"""How long `--wait` waits for every node."""
 
-def manifest_routes(manifests: Manifests) -> list[Route]:
+
+def manifest_routes(manifests: Manifests, effect: Effect) -> list[Route]:
     async def get(request: Request) -> Any:
         query = request.query
         found = await manifests.find(query.get("kind"), query.get("namespace"), query.get("name"))
         return [each.document for each in found]
 
     async def apply(request: Request) -> Any:
-        return _answers(await manifests.apply(_documents(request)))
+        changes = await manifests.apply(documents_of(request))
+        await in_effect(request, changes)
+        return _answers(changes)
 
     async def diff(request: Request) -> Any:
-        return _answers(await manifests.diff(_documents(request)))
+        return _answers(await manifests.diff(documents_of(request)))
 
     async def delete(request: Request) -> Any:
-        return _answers(await manifests.delete([_key(each) for each in request.field("keys")]))
+        changes = await manifests.delete([_key(each) for each in request.field("keys")])
+        await in_effect(request, changes)
+        return _answers(changes)
+
+    async def in_effect(request: Request, changes: list[Change]) -> None:
+        """Where the caller waits: until every node has it."""
+        revision = max((change.revision for change in changes), default=0)
+        if request.optional("wait", False) and revision:
+            namespaces = any(change.kind == "Namespace" for change in changes)
+            await effect.wait(revision, timeout_s=WAIT_S, identities=namespaces)
 
     return [
         Route("GET", "/v1/manifests", get),
@@ -36,7 +51,7 @@ def manifest_routes(manifests: Manifests) -> list[Route]:
     ]
 
 
-def _documents(request: Request) -> list[Manifest]:
+def documents_of(request: Request) -> list[Manifest]:
     """Every document is checked before the first is stored."""
     documents = request.field("documents")
     if not isinstance(documents, list):

@@ -7,10 +7,11 @@ from typing import Any
 from meshnet.agent import service_views, views
 from meshnet.agent.api.manifest_routes import manifest_routes
 from meshnet.agent.api.peering import peering_routes
+from meshnet.agent.api.policy_routes import policy_routes
 from meshnet.agent.api.server import Request, Route
 from meshnet.agent.context import Context
 from meshnet.agent.departure import Departure
-from meshnet.agent.endpoints import EndpointRequest
+from meshnet.agent.endpoint_facts import EndpointRequest
 from meshnet.agent.joining import Joining
 from meshnet.agent.services import Services
 from meshnet.agent.troubleshooting import Troubleshooting
@@ -26,7 +27,8 @@ def routes(
         *_reading(context),
         *_endpoints(context),
         *_membership(joining, departure),
-        *manifest_routes(context.manifests),
+        *manifest_routes(context.manifests, context.effect),
+        *policy_routes(context),
         *peering_routes(joining, troubleshooting),
     ]
 
@@ -122,6 +124,15 @@ def _endpoints(context: Context) -> list[Route]:
         )
         return views.endpoint(context, adopted)
 
+    async def amend(request: Request) -> Any:
+        amended = await endpoints.amend(
+            request.params["namespace"],
+            request.params["name"],
+            labels=request.optional("labels"),
+            audit=request.optional("audit"),
+        )
+        return views.endpoint(context, amended)
+
     async def delete(request: Request) -> Any:
         await endpoints.delete(request.params["namespace"], request.params["name"])
         return {}
@@ -131,6 +142,7 @@ def _endpoints(context: Context) -> list[Route]:
         Route("GET", one, show),
         Route("POST", "/v1/endpoints", create),
         Route("PATCH", one, adopt),
+        Route("POST", f"{one}/amend", amend),
         Route("DELETE", one, delete),
     ]
 

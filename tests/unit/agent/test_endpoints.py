@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshnet.agent.endpoints import EndpointRequest
+from meshnet.agent.endpoint_facts import EndpointRequest
 from meshnet.errors import (
     AlreadyExists,
     MapFull,

@@ -5,7 +5,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from meshnet.agent.endpoints import EndpointRequest
+from meshnet.agent.endpoint_facts import EndpointRequest
 from meshnet.errors import NetlinkRefused
 from meshnet.model.addressing import PodCIDR, parse_prefix
 from meshnet.model.endpoint import EndpointState

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from meshnet.agent.endpoints import EndpointRequest
+from meshnet.agent.endpoint_facts import EndpointRequest
 from meshnet.agent.namespaces import Namespaces
 from meshnet.agent.seen import Table
 from meshnet.errors import Unreachable

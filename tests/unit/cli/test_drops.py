@@ -26,6 +26,8 @@ def event(**changes: Any) -> dict[str, Any]:
         "file": "from_endpoint.c",
         "line": 48,
         "ifindex": 7,
+        "rule": "",
+        "verdict": "DROPPED",
         **changes,
     }
 
@@ -54,11 +56,11 @@ def test_the_newest_packets_have_both_identities_and_the_line_that_refused(
 
     assert header.split() == [
         *("TIME", "REASON", "DIRECTION", "SOURCE", "IDENTITY", "DESTINATION", "IDENTITY"),
-        *("PROTOCOL", "BYTES", "AT"),
+        *("PROTOCOL", "BYTES", "AT", "RULE"),
     ]
     assert lines[0].split() == [
         *("2026-11-22T20:00:00+00:00", "INVALID_SOURCE", "egress", "10.1.0.11:4000", "65836"),
-        *("10.2.0.10:53", "0", "udp", "47", "from_endpoint.c:48"),
+        *("10.2.0.10:53", "0", "udp", "47", "from_endpoint.c:48", "-"),
     ]
     assert lines[1].split()[3:6] == ["[fd00:10:1::11]:4000", "65836", "[fd00:10:2::10]:53"]
     assert lines[2].split()[3:6] == ["10.1.0.11", "65836", "10.2.0.10"]

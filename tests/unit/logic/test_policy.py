@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from meshnet.logic.peers import Scope, reserved_remotes
 from meshnet.logic.policy import PolicyTable
 from meshnet.logic.policy_set import ALLOW_CLASS, ANYBODY, NO_POLICY, Subject
-from meshnet.logic.port_rows import PortRow, Verdict, ruling_of
+from meshnet.logic.port_rows import ruling_of
+from meshnet.model.dataplane import PolicyKey
 from meshnet.model.policy import CidrGroup, Direction, Policy
+from meshnet.model.ruling import PortRow, Verdict
 from tests.support import naive_policy
 from tests.support.naive_policy import Party
 from tests.support.policy_worlds import (
@@ -36,7 +38,7 @@ class Maps:
 
     def __init__(self, table: PolicyTable) -> None:
         self.table = table
-        self.rows: dict[tuple[int, Direction, int], int] = {}
+        self.rows: dict[PolicyKey, int] = {}
         self.classes: dict[int, tuple[PortRow, ...]] = {}
 
     def write(self) -> None:
@@ -58,7 +60,9 @@ class Maps:
         policy = self.table.assignments[endpoint]
         if policy == NO_POLICY:
             return "allow"
-        chosen = self.rows.get((policy, direction, remote), self.rows[policy, direction, ANYBODY])
+        chosen = self.rows.get(
+            PolicyKey(policy, direction, remote), self.rows[PolicyKey(policy, direction, ANYBODY)]
+        )
         if chosen == ALLOW_CLASS:
             return "allow"
         return WORDS[ruling_of(self.classes[chosen], proto, port).verdict]

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from meshnet.logic.port_rows import (
     Defaults,
     Entry,
-    PortRow,
     Ruling,
-    Verdict,
     port_rows,
     prefixes,
     ruling_of,
 )
 from meshnet.model.policy import LAST_PORT, TCP, UDP, PortRange
+from meshnet.model.ruling import PortRow, Verdict
 
 DENIED = Defaults(deny=True)
 

@@ -1,0 +1,233 @@
+"""Keeps the policy maps, and each endpoint's policy id, equal to what manifests say.
+
+Owns `policy`, `policy_classes` and the policy fields of the endpoint rows. Order makes that
+no endpoint is open or closed by mistake for a moment: new classes and rows, then the
+endpoints' policy ids, then (forwarding) the ipcache rows of prefixes and identities, and at
+last, by `sweep`, what nothing points to any more. A restarted agent takes other numbers than
+those it finds, and removes what it found when its own is in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+import attrs
+import structlog
+
+from meshnet.agent.local import LocalNode
+from meshnet.agent.mesh_view import MeshView
+from meshnet.dataplane.api import Dataplane
+from meshnet.logic.peers import (
+    FIRST_PREFIX_NUMBER,
+    NamedPorts,
+    Remote,
+    Scope,
+    plain_labels,
+    reserved_remotes,
+)
+from meshnet.logic.policy import PolicyTable
+from meshnet.logic.policy_set import ALLOW_CLASS, NO_POLICY, Subject, Title
+from meshnet.manifests.kinds import meaning
+from meshnet.model.addressing import Prefix
+from meshnet.model.dataplane import EndpointRow, PolicyKey
+from meshnet.model.endpoint import Endpoint
+from meshnet.model.identity import LabelSet
+from meshnet.model.manifest import Manifest
+from meshnet.model.policy import PROTOCOLS, CidrGroup, Policy
+
+GROUP_KIND = "CiliumCIDRGroup"
+POLICY_KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+
+
+@attrs.frozen
+class EndpointPolicy:
+    """The policy fields of an endpoint's row."""
+
+    policy_id: int = NO_POLICY
+    epoch: int = 0
+    audit: bool = False
+
+
+class Enforcement:
+    def __init__(self, local: LocalNode, view: MeshView, dataplane: Dataplane) -> None:
+        self._local = local
+        self._view = view
+        self._dataplane = dataplane
+        rows = dataplane.endpoints().values()
+        self._left = set(dataplane.policy()), dataplane.policy_classes()
+        """Rows and classes of an earlier agent."""
+        numbers = [key.policy_id for key in self._left[0]] + [row.policy_id for row in rows]
+        prefixes = [k.remote - FIRST_PREFIX_NUMBER for k in self._left[0]]
+        used = max([*numbers, *prefixes, *self._left[1]], default=ALLOW_CLASS)
+        self.table = PolicyTable(
+            Scope(cluster=local.cluster.name, local_only=local.cluster.policy_default_local),
+            first=used + 1,
+        )
+        self._epoch = max((row.policy_epoch for row in rows), default=0)
+        self._kept = {
+            row.endpoint_id: EndpointPolicy(row.policy_id, row.policy_epoch, row.audit)
+            for row in rows
+        }
+        """What each endpoint's row says, by endpoint id."""
+        self._subjects: dict[int, tuple[Endpoint, LabelSet]] = {}
+        self._meanings: dict[str, tuple[Manifest, Any]] = {}
+        self._labels: dict[int, tuple[LabelSet, NamedPorts]] = {}
+        self._gone: tuple[set[PolicyKey], set[int]] = (set(), set())
+        self._learned = asyncio.Event()
+        self._log = structlog.get_logger(reconciler="policy")
+        for remote in reserved_remotes():
+            self.table.upsert(remote)
+
+    # --- endpoints ---------------------------------------------------------------------------
+
+    def know(self, endpoint: Endpoint, labels: LabelSet) -> None:
+        """An endpoint that is here already: its row stays until the first pass."""
+        self._subjects[endpoint.id] = (endpoint, labels)
+
+    async def admit(self, endpoint: Endpoint, labels: LabelSet) -> None:
+        """Before its row is written: its rules are in the maps when this answers."""
+        await self._learned.wait()
+        self._subjects[endpoint.id] = (endpoint, labels)
+        self.reconcile()
+
+    def forget(self, endpoint: Endpoint) -> None:
+        self._subjects.pop(endpoint.id, None)
+        self._kept.pop(endpoint.id, None)
+
+    def policed(self, row: EndpointRow) -> EndpointRow:
+        """The row with its endpoint's policy."""
+        policy = self._kept.get(row.endpoint_id, EndpointPolicy())
+        return attrs.evolve(
+            row, policy_id=policy.policy_id, policy_epoch=policy.epoch, audit=policy.audit
+        )
+
+    @property
+    def prefixes(self) -> dict[Prefix, int]:
+        """What needs a row in the ipcache, with its number."""
+        return self.table.prefixes
+
+    @property
+    def rules(self) -> dict[int, Title]:
+        return self.table.rules
+
+    # --- passes ------------------------------------------------------------------------------
+
+    def reconcile(self) -> None:
+        """Everything that adds or changes; `sweep` removes, once forwarding has followed."""
+        if not self._view.tables.synced:
+            return
+        self._learn_remotes()
+        self._learn_policies()
+        self.table.set_subjects(
+            {
+                number: Subject(labels=plain_labels(labels), ports=named_ports(endpoint.ports))
+                for number, (endpoint, labels) in self._subjects.items()
+            }
+        )
+        self._write()
+        self._learned.set()
+
+    def sweep(self) -> None:
+        """Remove what nothing points to any more: after the ipcache was brought up to date."""
+        if not self._learned.is_set():
+            return
+        self.table.retire()
+        self._write()
+        rows, classes = self._gone
+        left_rows, left_classes = self._left
+        self._gone, self._left = (set(), set()), (set(), set())
+        self._dataplane.remove_policy(rows | left_rows, classes | left_classes)
+
+    def _write(self) -> None:
+        delta = self.table.take()
+        if delta:
+            self._dataplane.write_policy(delta.classes, delta.rows)
+        rows, classes = self._gone
+        self._gone = ((rows | delta.gone_rows) - delta.rows.keys(), classes | delta.gone_classes)
+        self._flip(delta.touched)
+        if delta:
+            self._log.info("policy changed", rows=len(delta.rows), classes=len(delta.classes))
+
+    def _flip(self, touched: set[int]) -> None:
+        """Give endpoints their policy ids; flows of those whose rules changed ask again."""
+        changed: dict[int, EndpointPolicy] = {}
+        for number, (endpoint, _) in self._subjects.items():
+            policy_id = self.table.assignments.get(number, NO_POLICY)
+            before = self._kept.get(number)
+            same = before is not None and (before.policy_id, before.audit) == (
+                policy_id, endpoint.audit,
+            )  # fmt: skip
+            if not same or policy_id in touched:
+                self._epoch += 1
+                changed[number] = EndpointPolicy(policy_id, self._epoch, endpoint.audit)
+        if not changed:
+            return
+        self._kept |= changed
+        for row in self._dataplane.endpoints().values():
+            if row.endpoint_id in changed:
+                self._dataplane.update_endpoint(self.policed(row))
+
+    # --- what the tables say -----------------------------------------------------------------
+
+    def _learn_remotes(self) -> None:
+        ports = self._ports_by_identity()
+        now = self._labels
+        seen = set()
+        for identity in self._view.identities():
+            number = identity.number
+            seen.add(number)
+            named = frozenset(ports.get(number, ()))
+            known = now.get(number)
+            if known is not None and known[0] is identity.labels and known[1] == named:
+                continue
+            now[number] = (identity.labels, named)
+            labels = plain_labels(identity.labels)
+            self.table.upsert(Remote(number=number, labels=labels, named_ports=named))
+        for number in now.keys() - seen:
+            del now[number]
+            self.table.remove(number)
+
+    def _ports_by_identity(self) -> dict[int, set[tuple[str, int, int]]]:
+        found: defaultdict[int, set[tuple[str, int, int]]] = defaultdict(set)
+        for view in self._view.clusters.values():
+            for entry in view.ips.values():
+                if entry.named_ports:
+                    found[entry.identity] |= named_ports(entry.named_ports)
+        return found
+
+    def _learn_policies(self) -> None:
+        stored = self._view.tables.manifests.items
+        changed = False
+        meanings: dict[str, tuple[Manifest, Any]] = {}
+        for key in sorted(stored):
+            manifest, known = stored[key], self._meanings.get(key)
+            if manifest.key.kind not in (*POLICY_KINDS, GROUP_KIND):
+                continue
+            if known is not None and known[0] is manifest:
+                meanings[key] = known
+                continue
+            changed = True
+            meanings[key] = (manifest, meaning(manifest))
+        if not changed and self._meanings.keys() == meanings.keys():
+            return
+        self._meanings = meanings
+        policies: list[Policy] = []
+        groups: list[CidrGroup] = []
+        for manifest, found in meanings.values():
+            if manifest.key.kind in POLICY_KINDS:
+                policies += found
+            elif isinstance(found, CidrGroup):
+                groups.append(found)
+        self.table.set_policies(policies, groups)
+
+
+def named_ports(ports: dict[str, str]) -> NamedPorts:
+    """`{"http": "8080/tcp"}` as (name, protocol, port)."""
+    found = set()
+    for name, text in ports.items():
+        number, _, protocol = text.partition("/")
+        if protocol.upper() in PROTOCOLS:
+            found.add((name, PROTOCOLS[protocol.upper()], int(number)))
+    return frozenset(found)

@@ -1,0 +1,186 @@
+"""From manifests in the tables to rows of the dataplane, across changes and restarts."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import yaml
+
+from meshnet.agent.endpoint_facts import EndpointRequest
+from meshnet.manifests.kinds import read_manifest
+from meshnet.model.policy import Direction
+from meshnet.model.ruling import Verdict
+from meshnet.registry import codec, schema
+from tests.support.node import Node
+from tests.support.policed import World
+
+WEST_API = 2 << 16 | 400
+ALLOW, DENY, AUDIT = Verdict.ALLOW, Verdict.DENY, Verdict.AUDIT
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    node = Node(tmp_path)
+    await node.prove()
+    return World(node)
+
+
+async def start(world: World, **labels: str) -> None:
+    request = EndpointRequest(name="web", labels=labels, ports={"http": "8080/tcp"})
+    await world.node.endpoints.create(request)
+
+
+FROM_API = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web%s}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: api}}}], ports: [{port: %s}]}]
+"""
+API = 65536 + 700
+
+
+async def test_an_endpoint_is_policed_from_its_first_row_on(world: World) -> None:
+    world.apply(FROM_API % ("", "http"))
+    world.identity(API, app="api")
+    await start(world, app="web")
+    assert world.row.policy_id != 0
+    assert (world.judge(API, 8080), world.judge(API, 80), world.judge(1, 8080)) == (
+        ALLOW, DENY, DENY,
+    )  # fmt: skip
+    assert world.judge(API, 1, Direction.EGRESS) is ALLOW
+
+
+async def test_an_endpoint_that_nothing_selects_has_no_policy(world: World) -> None:
+    world.apply(FROM_API % ("", "http"))
+    await start(world, app="other")
+    assert world.row.policy_id == 0
+
+
+async def test_changes_have_other_numbers_and_nothing_old_is_left(world: World) -> None:
+    await start(world, app="web")
+    world.identity(API, app="api")
+    world.apply(FROM_API % ("", 80))
+    first = world.row
+    rows = len(world.node.dataplane.policy())
+    world.apply(FROM_API % ("", 81))
+    assert world.row.policy_id != first.policy_id
+    assert world.row.policy_epoch > first.policy_epoch
+    assert (world.judge(API, 80), world.judge(API, 81)) == (DENY, ALLOW)
+    assert len(world.node.dataplane.policy()) == rows
+    world.delete_all()
+    assert world.row.policy_id == 0
+    assert (world.node.dataplane.policy(), world.node.dataplane.policy_classes()) == ({}, set())
+
+
+async def test_a_new_identity_adds_its_rows_under_the_same_number(world: World) -> None:
+    await start(world, app="web")
+    world.apply(FROM_API % ("", 80))
+    before = world.row
+    assert world.judge(API, 80) is DENY
+    world.identity(API, app="api")
+    assert world.judge(API, 80) is ALLOW
+    assert world.row.policy_id == before.policy_id
+    assert world.row.policy_epoch > before.policy_epoch
+    calm = world.row.policy_epoch
+    world.identity(API + 1, app="unrelated")
+    assert world.row.policy_epoch == calm, "who nobody selects disturbs nobody"
+
+
+async def test_a_restarted_agent_keeps_what_is_enforced_until_it_knows_better(
+    world: World, tmp_path: Path
+) -> None:
+    world.apply(FROM_API % ("", 80))
+    world.identity(API, app="api")
+    await start(world, app="web")
+    before, manifests = world.row, dict(world.node.view.tables.manifests.items)
+    identities = dict(world.node.view.tables.identities.items)
+    world.node.start_agent()
+    for table in world.node.view.tables:
+        table.synced = False
+    await world.node.endpoints.restore()
+    assert world.row == before
+    assert (world.judge(API, 80), world.judge(API, 81)) == (ALLOW, DENY)
+    world.node.view.tables.manifests.items = manifests
+    world.node.view.tables.identities.items = identities
+    for table in world.node.view.tables:
+        table.synced = True
+    world.settle()
+    assert (world.judge(API, 80), world.judge(API, 81)) == (ALLOW, DENY)
+    assert {key.policy_id for key in world.node.dataplane.policy()} == {world.row.policy_id}
+
+
+async def test_prefixes_have_numbers_that_last_until_the_ipcache_followed(world: World) -> None:
+    cidr = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: out}
+spec:
+  endpointSelector: {}
+  egress: [{toCIDR: [%s]}]
+"""
+    await start(world, app="web")
+    world.apply(cidr % "10.0.0.0/8, 10.1.0.0/16")
+    numbers = {str(p): n for p, n in world.node.enforcement.prefixes.items()}
+    inner = numbers["10.1.0.0/16"]
+    assert world.judge(inner, 80, Direction.EGRESS) is ALLOW
+    manifest = read_manifest(yaml.safe_load(cidr % "10.0.0.0/8"))
+    world.node.view.tables.manifests.items[codec.manifest_key(manifest.key)] = manifest
+    world.node.enforcement.reconcile()
+    assert list(map(str, world.node.enforcement.prefixes)) == ["10.0.0.0/8"]
+    assert world.judge(inner, 80, Direction.EGRESS) is ALLOW, "the ipcache still gives it"
+    world.node.enforcement.sweep()
+    assert world.judge(inner, 80, Direction.EGRESS) is DENY
+
+
+async def test_named_ports_of_others_come_with_their_addresses(world: World) -> None:
+    from meshnet.logic.stale import Effective
+    from meshnet.model.addressing import host_prefix
+    from meshnet.model.endpoint import IpEntry
+
+    await start(world, app="web")
+    world.apply("""
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: out}
+spec: {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: db}]}]}
+""")
+    world.identity(API, app="db")
+    assert world.judge(API, 5432, Direction.EGRESS) is DENY
+    entry = IpEntry(prefix=host_prefix(ip_address("10.1.9.9")), host=None, identity=API,
+                    named_ports={"db": "5432/tcp"})  # fmt: skip
+    ips = world.node.view.tables.ips
+    ips.items[schema.ip(ip_address("10.1.9.9"))] = entry
+    world.node.view.observe()
+    assert isinstance(world.node.view.clusters["east"], Effective)
+    world.settle()
+    assert world.judge(API, 5432, Direction.EGRESS) is ALLOW
+    assert world.judge(WEST_API, 5432, Direction.EGRESS) is DENY
+
+
+async def test_a_live_endpoint_obeys_the_policy_of_its_new_labels(world: World) -> None:
+    world.apply(FROM_API % ("", 80))
+    world.identity(API, app="api")
+    await start(world, app="other")
+    before = world.row
+    amended = await world.node.endpoints.amend("default", "web", labels={"app": "web"})
+    assert amended.labels == {"app": "web"}
+    assert world.row.identity == amended.identity != before.identity
+    assert (world.judge(API, 80), world.judge(1, 80)) == (ALLOW, DENY)
+    await world.node.endpoints.amend("default", "web", labels={"app": None})
+    assert world.row.policy_id == 0
+    assert (await world.node.kv.get(schema.ip(amended.ipv4))) is not None
+
+
+async def test_an_audited_endpoint_stays_so_over_a_restart(world: World) -> None:
+    world.apply(FROM_API % ("", 80))
+    await start(world, app="web")
+    await world.node.endpoints.amend("default", "web", audit=True)
+    assert world.judge(1, 80) is AUDIT
+    world.node.start_agent()
+    await world.node.endpoints.restore()
+    assert world.node.endpoints.get("default", "web").audit
+    assert world.judge(1, 80) is AUDIT or world.row.audit
