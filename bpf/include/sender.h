@@ -82,8 +82,6 @@ sender_verify(struct packet *pkt)
 		return sender_verify_reserved(pkt, node);
 	if (pkt->vni >> IDENTITY_CLUSTER_SHIFT != node->cluster_id)
 		return REFUSE(pkt, DROP_FOREIGN_IDENTITY);
-	if ((pkt->vni & IDENTITY_LOCAL_MASK) < IDENTITY_FIRST_LOCAL)
-		return REFUSE(pkt, DROP_INVALID_IDENTITY);
 	if (!node_has_pod(node, &pkt->source))
 		return REFUSE(pkt, DROP_SOURCE_NOT_OF_NODE);
 	return DROP_NONE;

@@ -31,7 +31,7 @@ from meshnet.model.dataplane import (
     NodeRow,
     ServiceRow,
 )
-from meshnet.model.identity import FIRST_LOCAL, ReservedIdentity, cluster_of
+from meshnet.model.identity import ReservedIdentity, cluster_of
 from meshnet.model.service import BackendAddress, Frontend
 
 LINK_LOCAL: Prefix = ip_network("fe80::/10")
@@ -258,8 +258,6 @@ class MemoryDataplane(MemoryPolicy):
                 raise _Drop(reason)
         elif cluster_of(vni) != node.cluster_id:
             raise _Drop(DropReason.FOREIGN_IDENTITY)
-        elif vni & 0xFFFF < FIRST_LOCAL:
-            raise _Drop(DropReason.INVALID_IDENTITY)
         elif not any(contains(prefix, source) for prefix in node.pod_cidrs):
             raise _Drop(DropReason.SOURCE_NOT_OF_NODE)
         if (receiver := self._endpoint_of(destination)) is not None:

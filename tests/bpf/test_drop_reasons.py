@@ -286,7 +286,6 @@ CASES = [
     Case(R.FOREIGN_IDENTITY, "from_underlay", tunnelled(vni=WEB)),
     Case(R.INVALID_IDENTITY, "from_underlay", tunnelled(vni=0)),
     Case(R.INVALID_IDENTITY, "from_underlay", tunnelled(vni=9)),
-    Case(R.INVALID_IDENTITY, "from_underlay", tunnelled(vni=2 << 16 | 255)),
     Case(R.SOURCE_NOT_OF_NODE, "from_underlay", tunnelled(source="10.3.0.10")),
     Case(R.SOURCE_NOT_OF_NODE, "from_underlay", tunnelled(source="10.1.0.11")),
     Case(

@@ -9,7 +9,8 @@ ID = 7
 POD_CIDR = "10.7.0.0/16"
 POD = "10.7.1.187"
 NODE = "n1"
-IDENTITY = (ID << 16) + 300
+IDENTITY = (ID << 16) + 5
+"""Cilium's clusters use numbers below 256 too."""
 LABELS = (
     f"k8s:app=server;k8s:io.cilium.k8s.policy.cluster={CLUSTER};"
     "k8s:io.kubernetes.pod.namespace=default;"
