@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from meshnet.config import Paths
-from meshnet.model.ports import Ports, format_ports, parse_ports
+from meshnet.model.ports import Ports, format_ports, minus, parse_ports, union
 from meshnet.netlink.api import Netlink
 
 
@@ -23,18 +23,18 @@ async def reserve(paths: Paths, netlink: Netlink, pool: tuple[int, int]) -> None
     """Repeating it changes nothing; another pool takes the place of the last one."""
     await give_back(paths, netlink)
     before = parse_ports(await netlink.reserved_ports())
-    added = frozenset(range(pool[0], pool[1] + 1)) - before
+    added = minus((pool,), before)
     note = _note(paths)
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps({"added": format_ports(added)}))
-    await netlink.set_reserved_ports(format_ports(before | added))
+    await netlink.set_reserved_ports(format_ports(union(before, added)))
 
 
 async def give_back(paths: Paths, netlink: Netlink) -> None:
     """Exactly what we added. Nothing was added: nothing is done."""
     added = _added(paths)
     if added:
-        left = parse_ports(await netlink.reserved_ports()) - added
+        left = minus(parse_ports(await netlink.reserved_ports()), added)
         await netlink.set_reserved_ports(format_ports(left))
     _note(paths).unlink(missing_ok=True)
 
@@ -45,4 +45,4 @@ def _added(paths: Paths) -> Ports:
     try:
         return parse_ports(json.loads(_note(paths).read_text())["added"])
     except FileNotFoundError:
-        return frozenset()
+        return ()

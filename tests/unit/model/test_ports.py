@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnet.errors import ConfigError
-from meshnet.model.ports import format_ports, parse_pool, parse_ports
+from meshnet.model.ports import Ports, format_ports, minus, parse_pool, parse_ports, union
+
+ports = st.frozensets(st.integers(0, 40) | st.integers(65500, 65535), max_size=60)
 
 
-@given(st.frozensets(st.integers(0, 300) | st.integers(65000, 65535), max_size=80))
-def test_what_is_written_is_read_back(ports: frozenset[int]) -> None:
-    assert parse_ports(format_ports(ports)) == ports
+def ranges(numbers: frozenset[int]) -> Ports:
+    return parse_ports(",".join(map(str, numbers)))
+
+
+def numbers(found: Ports) -> set[int]:
+    return {port for first, last in found for port in range(first, last + 1)}
+
+
+@given(ports, ports)
+def test_ranges_are_what_sets_of_numbers_are(one: frozenset[int], other: frozenset[int]) -> None:
+    for found, expected in (
+        (union(ranges(one), ranges(other)), one | other),
+        (minus(ranges(one), ranges(other)), one - other),
+    ):
+        assert numbers(found) == expected
+        assert parse_ports(format_ports(found)) == found
+        assert all(a[1] + 1 < b[0] for a, b in pairwise(found)), "apart, and in order"
 
 
 @pytest.mark.parametrize(
