@@ -15,7 +15,7 @@ import ctypes
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 from itertools import count
 from pathlib import Path
@@ -219,8 +219,9 @@ class Pair:
 
 
 @contextlib.contextmanager
-def two_nodes(directory: Path) -> Iterator[Pair]:
-    """Both up and configured; no namespace, mount or pin is left afterwards."""
+def two_nodes(directory: Path, wire: Callable[[Host, Host], None] = _wire) -> Iterator[Pair]:
+    """Both up and configured; no namespace, mount or pin is left afterwards. `wire` gives each
+    its interface `underlay`."""
     unique = f"bpf{os.getpid()}-{next(_runs)}"
     hosts = [
         Host(f"{unique}-{name}", n, directory / name) for n, name in ((1, "east"), (2, "west"))
@@ -231,7 +232,7 @@ def two_nodes(directory: Path) -> Iterator[Pair]:
         try:
             for name in namespaces:
                 run(f"ip netns add {name}")
-            _wire(*hosts)
+            wire(*hosts)
             for host in hosts:
                 _links(host)
                 dataplanes[host.name] = host.dataplane()
