@@ -9,6 +9,7 @@ import pytest
 
 from meshnet.errors import ConfigError
 from topology import clab, clab_links
+from topology.expect import model
 from topology.model import Bind
 
 LABS = Path(__file__).parents[3] / "containerlab"
@@ -205,6 +206,14 @@ def test_every_lab_of_ours_is_a_valid_containerlab_file(file: Path) -> None:
     lab = clab.read(file)
     for node in lab.nodes.values():
         assert node.is_bridge or "image" in node.ignored, "containerlab needs an image"
+
+
+@pytest.mark.parametrize("file", sorted(LABS.glob("*.clab.yml")), ids=lambda path: path.name)
+def test_every_lab_of_ours_expects_something_and_says_what_to_see(file: Path) -> None:
+    assert model.read(clab.read(file)).expect
+    page = f"{file.name.removesuffix('.clab.yml')}.md"
+    assert "What to" in (LABS / page).read_text()
+    assert f"({page})" in (LABS / "README.md").read_text()
 
 
 def test_the_demo_lab_is_what_the_documents_say() -> None:
