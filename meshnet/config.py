@@ -92,8 +92,6 @@ class Settings:
     etcd: EtcdSettings
     signer: bool = False
     """This node holds the CA keys and serves enrolment."""
-    certificate_lifetime_s: int = 7 * 86400
-    """Certificates are renewed at two thirds of it."""
     masquerade_ports: str = "40000-60999"
     """Of the node's own address, for endpoints' flows to the world. The node's sockets get
     none of them by chance (net.ipv4.ip_local_reserved_ports)."""

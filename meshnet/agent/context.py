@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import attrs
 
+from meshnet.agent.authorities import Authorities
 from meshnet.agent.certificates import CertificateKeeper
+from meshnet.agent.cluster_settings import ClusterSettings
 from meshnet.agent.effect import Effect
 from meshnet.agent.endpoints import Endpoints
 from meshnet.agent.enforcement import Enforcement
@@ -23,6 +25,7 @@ from meshnet.agent.underlay import UnderlayWatch
 from meshnet.config import Settings
 from meshnet.dataplane.api import Dataplane
 from meshnet.mesh.leadership import Leadership
+from meshnet.pki.store import PkiStore
 from meshnet.registry import schema
 
 
@@ -47,6 +50,9 @@ class Context:
     manifests: Manifests
     effect: Effect
     enforcement: Enforcement
+    authorities: Authorities
+    cluster_settings: ClusterSettings
+    pki: PkiStore
 
     @property
     def ready(self) -> bool:

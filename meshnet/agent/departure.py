@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from meshnet.agent.endpoints import Endpoints
+from meshnet.agent.expulsion import Expulsion
 from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.start import Foundation
-from meshnet.enrolment import nodes
 from meshnet.errors import NotFound, Refused, RegistryError
 from meshnet.logic.stale import SETTLE_S
 from meshnet.model.kernel import GENEVE_IFNAME, VXLAN_IFNAME
@@ -27,6 +27,7 @@ class Departure:
         view: MeshView,
         endpoints: Endpoints,
         end_session: Callable[[], Awaitable[None]],
+        expulsion: Expulsion,
         *,
         stop: Callable[[], None],
     ) -> None:
@@ -37,6 +38,7 @@ class Departure:
         self._view = view
         self._endpoints = endpoints
         self._end_session = end_session
+        self._expulsion = expulsion
         self._stop = stop
         self._log = structlog.get_logger()
 
@@ -72,20 +74,19 @@ class Departure:
         """Give back what a node that is gone still holds. Refuses one that is alive.
 
         Args:
-            revoke: also renew no certificate that was issued to it until now, for a node
-                that was stolen rather than retired; that is done even while it is alive.
+            revoke: throw it out, also while it is alive: for one that was stolen rather than
+                retired.
         """
         if name == self._local.name:
             raise Refused(f"{name} is this node: run `meshnet cluster leave`")
         if revoke:
-            await nodes.revoke(self._kv, name)
-            self._log.info("node revoked", node=name)
+            await self._expulsion.expel(name)
+            return
         key = schema.node(self._local.cluster.name, name)
         if key in self._view.tables.nodes.items:
-            done = "its certificates are renewed no more, but " if revoke else ""
             raise Refused(
-                f"{done}node {name} is alive (its lease is kept): run `meshnet cluster leave` there"
+                f"node {name} is alive (its lease is kept): run `meshnet cluster leave` there"
             )
-        if not await release_pod_cidrs(self._kv, name) and not revoke:
+        if not await release_pod_cidrs(self._kv, name):
             raise NotFound(f"node {name} holds nothing in cluster {self._local.cluster.name}")
         self._log.info("node deleted", node=name)

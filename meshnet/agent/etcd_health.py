@@ -42,6 +42,10 @@ async def supervise(server: EtcdServer) -> None:
             if not await server.adopt():
                 log.warning("etcd is not running: starting it")
                 await server.start()
+            elif not server.settled:
+                log.info("etcd is started again: what it trusts has changed")
+                await server.stop()
+                await server.start()
         except MeshnetError as error:
             log.error("etcd does not start", error=str(error))
         await asyncio.sleep(INTERVAL_S)

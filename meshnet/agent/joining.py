@@ -16,7 +16,7 @@ from meshnet.mesh import peering
 from meshnet.model.addressing import Prefix
 from meshnet.model.remote import EtcdConfig
 from meshnet.model.token import TokenKind
-from meshnet.pki.certificate import Authority, Certificate
+from meshnet.pki.certificate import Authority
 from meshnet.pki.store import PkiStore
 
 SHORTEST_TTL_S = 10
@@ -44,7 +44,7 @@ class Joining:
         token, record = await self._tokens.create(
             TokenKind(kind),
             ttl_s=ttl_s,
-            mesh_ca=Certificate.parse(self._pki.ca(Authority.MESH)),
+            mesh_ca=self._pki.founding(Authority.MESH),
             signers=self._trust.signers,
             signer=signer,
             for_cluster=for_cluster,

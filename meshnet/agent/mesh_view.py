@@ -92,6 +92,8 @@ class MeshView:
         self.clusters: dict[str, Effective] = {}
         self.answering: Callable[[], Collection[Address]] = tuple
         """Node addresses that answered the latest probe."""
+        self.expelled: Callable[[str], Collection[str]] = lambda _: ()
+        """Nodes of a cluster that were thrown out: that they answer keeps nothing of them."""
 
     @property
     def own(self) -> str:
@@ -161,7 +163,12 @@ class MeshView:
         before = self.clusters.get(cluster)
         if before is None:
             return set()
-        return {name for name, node in before.nodes.items() if answering & set(node.addresses)}
+        expelled = self.expelled(cluster)
+        return {
+            name
+            for name, node in before.nodes.items()
+            if name not in expelled and answering & set(node.addresses)
+        }
 
 
 def _by_cluster(items: dict[str, T], clusters: set[str]) -> defaultdict[str, list[T]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Collection, Coroutine, Iterable, Iterator
 from typing import Any
 
 import structlog
@@ -12,8 +12,10 @@ import structlog
 from meshnet.agent import lean, start
 from meshnet.agent.api.routes import routes
 from meshnet.agent.api.server import ApiServer
+from meshnet.agent.authorities import Authorities, Surroundings
 from meshnet.agent.certificates import CertificateKeeper
 from meshnet.agent.checks import Checks
+from meshnet.agent.cluster_settings import ClusterSettings
 from meshnet.agent.conntrack import SWEEP_S, ConntrackSweeper
 from meshnet.agent.context import Context
 from meshnet.agent.departure import Departure
@@ -23,6 +25,7 @@ from meshnet.agent.endpoints import Endpoints
 from meshnet.agent.enforcement import Enforcement
 from meshnet.agent.etcd_health import EtcdHealth, supervise
 from meshnet.agent.events import DropEvents
+from meshnet.agent.expulsion import Expulsion
 from meshnet.agent.forwarding import Forwarding
 from meshnet.agent.joining import Joining
 from meshnet.agent.loop import Loop
@@ -47,11 +50,12 @@ from meshnet.config import Paths, Settings
 from meshnet.enrolment.roster import gateways_of
 from meshnet.kvstore.etcd import EtcdKV
 from meshnet.logic.admission import MAX_BYTES
+from meshnet.mesh.authorities import RemoteAuthorities
 from meshnet.mesh.leader import MeshLeader
 from meshnet.mesh.leadership import Leadership
 from meshnet.mesh.peering import open_etcd
 from meshnet.model.node import Node
-from meshnet.model.remote import Remote
+from meshnet.model.remote import Remote, RemoteKind, RemoteState
 from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
 from meshnet.registry.service_addresses import ServiceAddresses
@@ -119,12 +123,14 @@ class _Agent:
         self.prober = Prober(self.view.peer_addresses)
         self.view.answering = self.prober.answering
         self.namespaces = Namespaces(self.view.tables.manifests)
+        self.view.expelled = self._expelled
         self.events = DropEvents(dataplane)
         self.etcd_health = EtcdHealth(kv)
 
         pki = self._pki = PkiStore(paths.pki)
-        self.trust = Trust(settings, local, kv, pki)
-        self.keeper = CertificateKeeper(pki, settings)
+        self.settings = ClusterSettings(kv, local.cluster)
+        self.trust = Trust(settings, local, kv, pki, self.settings.lifetime)
+        self.keeper = CertificateKeeper(pki, settings.cluster, self.settings.lifetime)
         self.leadership = Leadership(kv, local.name)
         self.services = Services(local, self.view, dataplane, unreachable=self._unreachable)
         self.checks = Checks(self.services.targets, self._health_changed)
@@ -135,6 +141,20 @@ class _Agent:
         self.resolver = Resolver(local.gateways, directory.lookup)
         self.services.changed.append(self.leader.services.trigger)
         self.services.changed.append(directory.changed)
+        self.authorities = Authorities(
+            local,
+            kv,
+            self.session,
+            pki,
+            foundation.etcd,
+            self._surroundings(),
+            signer=self.trust.own_signer,
+            lifetime=self.settings.lifetime,
+            renew=self.keeper.wake,
+        )
+        self.remote_authorities = RemoteAuthorities(
+            kv, local.cluster.name, lambda: self.leadership.leading
+        )
 
         self.effect = Effect(local, kv, self.session, self.view)
         self.enforcement = Enforcement(local, self.view, dataplane)
@@ -177,7 +197,12 @@ class _Agent:
         )
 
         departure = Departure(
-            foundation, self.view, self.endpoints, self._end_session, stop=stopping.set
+            foundation,
+            self.view,
+            self.endpoints,
+            self._end_session,
+            Expulsion(kv, local.cluster.name, self.authorities),
+            stop=stopping.set,
         )
         joining = Joining(local, kv, pki, self.trust)
         troubleshooting = Troubleshooting(pki, kv, self.view, self._where)
@@ -211,6 +236,9 @@ class _Agent:
         yield self.etcd_health.run()
         yield self.trust.run()
         yield self.keeper.run()
+        yield self.settings.run()
+        yield self.authorities.run()
+        yield self.remote_authorities.run()
         yield self.leadership.run(self.leader.lead)
         if foundation.etcd is not None:
             yield supervise(foundation.etcd)
@@ -230,7 +258,7 @@ class _Agent:
         """A remote's exported state, through whichever of its gateways answers."""
         if remote.access is not None:  # a Cilium cluster
             return open_etcd(remote.name, remote.gateways, remote.access)
-        tls = start.mirror_tls(self._pki, remote.mesh_ca)
+        tls = start.mirror_tls(self._pki, remote)
         server = f"gateway of cluster {remote.name}"
         return EtcdKV(self._where(remote), tls, server=server, largest_list=2 * MAX_BYTES)
 
@@ -258,6 +286,23 @@ class _Agent:
                 "Service": ServiceAdmission(ServiceAddresses(kv, pools)),
                 "EndpointSlice": SliceAdmission(pools),
             },
+        )
+
+    def _expelled(self, cluster: str) -> Collection[str]:
+        if cluster == self.view.own:
+            return self.authorities.expelled
+        remote = self.view.tables.remotes.items.get(schema.remote(cluster))
+        return remote.expelled if remote is not None else ()
+
+    def _surroundings(self) -> Surroundings:
+        tables = self.view.tables
+        return Surroundings(
+            live=lambda: frozenset(node.name for node in tables.nodes.items.values()),
+            remotes=lambda: frozenset(
+                remote.name
+                for remote in tables.remotes.items.values()
+                if remote.kind is RemoteKind.MESHNET and remote.state is RemoteState.COMMITTED
+            ),
         )
 
     def _mesh_changed(self) -> None:
@@ -306,6 +351,9 @@ class _Agent:
             loops=self.loops,
             leadership=self.leadership,
             keeper=self.keeper,
+            authorities=self.authorities,
+            cluster_settings=self.settings,
+            pki=self._pki,
             ownership=self.ownership,
             manifests=self._manifests(),
             services=self.services,

@@ -31,6 +31,7 @@ from meshnet.model.cluster import GENEVE_PORT, VXLAN_PORT, Routing
 from meshnet.model.dataplane import NodeConfig
 from meshnet.model.kernel import GENEVE_IFNAME, VXLAN_IFNAME, Underlay
 from meshnet.model.ports import parse_pool
+from meshnet.model.remote import Remote
 from meshnet.netlink.api import Netlink
 from meshnet.netlink.rtnl import Rtnl
 from meshnet.pki.certificate import Authority, Profile
@@ -79,10 +80,10 @@ def etcd_tls(settings: Settings) -> ClientTls:
     return ClientTls(ca=Path(etcd.ca), cert=Path(etcd.cert), key=Path(etcd.key))
 
 
-def mirror_tls(pki: PkiStore, remote_ca: str) -> ClientTls:
-    """For a remote's gateways: our mirror certificate, trust in the remote's CA alone."""
+def mirror_tls(pki: PkiStore, remote: Remote) -> ClientTls:
+    """For a remote's gateways: our mirror certificate, trust in the remote's CAs alone."""
     return ClientTls(
-        ca=remote_ca.encode(),
+        ca="".join(remote.trusted).encode(),
         cert=pki.certificate_path(Profile.MIRROR),
         key=pki.key_path(Profile.MIRROR),
     )
@@ -98,6 +99,7 @@ def managed_etcd(paths: Paths, settings: Settings, underlay: Underlay) -> EtcdSe
         ca=pki.ca_path(Authority.NODE),
         cert=pki.certificate_path(Profile.ETCD),
         key=pki.key_path(Profile.ETCD),
+        crl=pki.crl_path,
     )
 
 

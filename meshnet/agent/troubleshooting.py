@@ -49,6 +49,6 @@ class Troubleshooting:
         if remote.access is not None:
             tls = access_tls(remote.access)
         else:
-            tls = mirror_tls(self._pki, remote.mesh_ca)
+            tls = mirror_tls(self._pki, remote)
         status = self._view.mirror_status(remote.name)
         return Ladder(remote, self._where(remote), tls, self._kv, status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 from meshnet.agent.local import LocalNode
@@ -23,7 +24,15 @@ from meshnet.pki.store import PkiStore
 class Trust:
     """Owns the node's two public ports."""
 
-    def __init__(self, settings: Settings, local: LocalNode, kv: KV, pki: PkiStore) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        local: LocalNode,
+        kv: KV,
+        pki: PkiStore,
+        lifetime: Callable[[], timedelta],
+    ) -> None:
+        self._lifetime = lifetime
         self._settings = settings
         self._local = local
         self._kv = kv
@@ -32,12 +41,19 @@ class Trust:
         self._gateway = Gateway(local.cluster.name, pki, self._etcd)
 
     @property
+    def own_signer(self) -> str | None:
+        """This node's enrolment port, where it is a signer."""
+        if not self._settings.signer:
+            return None
+        return host_port(self._local.underlay.addresses[0], ENROLMENT_PORT)
+
+    @property
     def signers(self) -> tuple[str, ...]:
         """Enrolment ports that a new token should name."""
         known = self._pki.signers()
-        if not self._settings.signer:
+        own = self.own_signer
+        if own is None:
             return known
-        own = host_port(self._local.underlay.addresses[0], ENROLMENT_PORT)
         return (own, *(endpoint for endpoint in known if endpoint != own))
 
     def remotes_changed(self, remotes: list[Remote]) -> None:
@@ -60,16 +76,18 @@ class Trust:
             await self._etcd.close()
 
     def _enrolment(self) -> EnrolmentServer:
-        contacts = Contacts(etcd_endpoints=self._etcd_endpoints(), signers=self.signers)
-        lifetime = timedelta(seconds=self._settings.certificate_lifetime_s)
         return EnrolmentServer.of(
             self._kv,
             self._local.cluster,
             self._pki,
-            contacts,
+            self._contacts,
             tunnel_side(self._local),
-            lifetime=lifetime,
+            lifetime=self._lifetime,
         )
+
+    def _contacts(self) -> Contacts:
+        """As they are now: signers come and go."""
+        return Contacts(etcd_endpoints=self._etcd_endpoints(), signers=self.signers)
 
     def _etcd_endpoints(self) -> tuple[str, ...]:
         """As other nodes reach it."""

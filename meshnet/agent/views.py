@@ -60,6 +60,7 @@ def status(context: Context) -> Json:
         "endpoints": len(context.endpoints.list()),
         "identities": len(context.view.tables.identities.items),
         "leader": context.leadership.leading,
+        "certificates": context.keeper.expiries(),
         "peers": peers(context),
         "clusters": mesh(context),
         "problems": [attrs.asdict(problem) for problem in problems(context, usage)],
@@ -78,6 +79,7 @@ def problems(context: Context, usage: list[MapUsage]) -> list[Problem]:
         *of_maps(usage),
         *context.keeper.problems(),
         *of_resolver(context.resolver.error),
+        *context.authorities.problems(),
     ]
 
 

@@ -148,6 +148,7 @@ def managed_etcd(paths: Paths, node: str, address: Address) -> EtcdServer:
         ca=store.ca_path(Authority.NODE),
         cert=store.certificate_path(Profile.ETCD),
         key=store.key_path(Profile.ETCD),
+        crl=store.crl_path,
         port=ETCD_PORT,
     )
 

@@ -13,7 +13,8 @@ from meshnet.config import Paths, Settings
 from meshnet.errors import AgentUnreachable, Refused
 from meshnet.host import capability
 from meshnet.netlink.rtnl import Rtnl
-from meshnet.registry import schema
+from meshnet.registry import codec, schema
+from meshnet.registry.store import list_items
 
 
 async def leave_cluster(
@@ -32,15 +33,16 @@ async def leave_cluster(
     Raises:
         CapabilityMissing: not root.
         ConfigError: this node is in no cluster.
-        Refused: others need the etcd that this node runs; or etcd does not answer.
+        Refused: others need the etcd that this node runs, or its CA keys; or etcd does not
+            answer.
         Unreachable: the etcd that this node runs does not answer.
         AgentUnreachable: the agent does not answer.
     """
     capability.require_root()
     settings = config.load(paths) if paths.config.exists() or not force else None
     if settings is not None:
-        if settings.etcd.managed and not force:
-            await _require_last(settings)
+        if (settings.etcd.managed or settings.signer) and not force:
+            await _require_dispensable(settings)
         await _drain(settings, force=force, say=say, drain=drain)
     await for_this_host(paths).stop()
     # whatever the settings say, or said: a member that runs here is this node's
@@ -49,17 +51,28 @@ async def leave_cluster(
     sweep.sweep_files(paths)
 
 
-async def _require_last(settings: Settings) -> None:
-    """Raises Refused when other nodes are alive, which need the etcd that runs here."""
+async def _require_dispensable(settings: Settings) -> None:
+    """Raises Refused when other nodes are alive which need the etcd that runs here, or the
+    keys of the cluster's CAs, which no other live node has."""
     async with open_etcd(settings.etcd) as kv:
         prefix = schema.nodes(settings.cluster)
         names = [pair.key.removeprefix(prefix) for pair in (await kv.list(prefix)).pairs]
+        reports = await list_items(kv, schema.TRUST_NODES, codec.decode_trust_report)
     others = [name for name in names if name != settings.node]
-    if others:
+    if not others:
+        return
+    lost = ", ".join(others)
+    if settings.etcd.managed:
         raise Refused(
-            f"node {settings.node} runs the etcd of cluster {settings.cluster}, which "
-            f"{', '.join(others)} would lose: run `meshnet cluster leave` there first, or give "
-            "--force here"
+            f"node {settings.node} runs the etcd of cluster {settings.cluster}, which {lost} "
+            "would lose: run `meshnet cluster leave` there first, or give --force here"
+        )
+    signers = {schema.last_of(each.key) for each in reports if each.item.signer}
+    if not signers - {settings.node}:
+        raise Refused(
+            f"node {settings.node} is the last signer of cluster {settings.cluster}: without its "
+            f"CA keys nobody joins and the certificates of {lost} run out: join one more host by "
+            "`meshnet cluster token --signer` first, or give --force here"
         )
 
 

@@ -26,6 +26,7 @@ from meshnet.cli import (
     policy,
     run,
     service,
+    settings,
     status,
     troubleshoot,
 )
@@ -45,6 +46,7 @@ peering.register(mesh.app)
 troubleshoot.register(mesh.app)
 app.add_typer(mesh.app, name="mesh")
 app.add_typer(node.app, name="node")
+app.add_typer(settings.app, name="config")
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(identity.app, name="identity")
 app.add_typer(service.app, name="service")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from meshnet.cli import console, status
+from meshnet.cli import authority, console, status
 from meshnet.cli.arguments import OutputOption, secret
 from meshnet.cli.client import AgentClient
 from meshnet.cli.console import Column, Output
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 tokens = typer.Typer(help="Tokens with which hosts join this cluster.", rich_markup_mode=None)
 app.add_typer(tokens, name="token")
+app.add_typer(authority.app, name="ca")
 
 T = TypeVar("T")
 

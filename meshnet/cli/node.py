@@ -41,7 +41,10 @@ def show_node(name: NodeArgument, output: OutputOption = Output.TABLE) -> None:
 def delete_node(
     name: NodeArgument,
     revoke: Annotated[
-        bool, typer.Option("--revoke", help="Also renew none of its certificates any more.")
+        bool,
+        typer.Option(
+            "--revoke", help="Throw it out, also a live one: its certificates are refused."
+        ),
     ] = False,
 ) -> None:
     """Forget a node of this cluster that is gone for good: its state and its PodCIDRs.
@@ -51,6 +54,7 @@ def delete_node(
     agent = AgentClient(Paths.from_environment())
     if revoke:
         agent.delete("nodes", name, revoke="1")
-    else:
-        agent.delete("nodes", name)
+        console.progress(f"node {name} is thrown out: etcd refuses it, its keys are gone")
+        return
+    agent.delete("nodes", name)
     console.progress(f"node {name} is forgotten, its PodCIDRs are free")

@@ -92,6 +92,7 @@ def print_screen(answer: Row, *, everything: bool) -> None:
             ("PodCIDRs", ", ".join(node["pod_cidrs"]) or "-"),
             ("etcd", f"{connected}, revision {etcd['revision']}"),
             ("Dataplane", _dataplane(answer["dataplane"])),
+            ("Certificates", _certificates(answer.get("certificates", []))),
             ("Endpoints", f"{answer['endpoints']} here, {answer['identities']} identities known"),
             ("Version", str(answer["version"])),
         ]
@@ -108,6 +109,15 @@ def print_screen(answer: Row, *, everything: bool) -> None:
         typer.echo()
         form = Output.WIDE if everything else Output.TABLE
         console.show(mesh.worst_first(answer["clusters"]), mesh.COLUMNS, form)
+
+
+def _certificates(certificates: list[Row]) -> str:
+    """The first that runs out says how long the node is good for."""
+    if not certificates:
+        return "-"
+    soonest = certificates[0]
+    words = f"{soonest['days_left']:.1f} days left ({soonest['certificate']})"
+    return console.painted(words, Tone.BAD) if soonest["days_left"] <= 0 else words
 
 
 def _dataplane(dataplane: Row) -> str:

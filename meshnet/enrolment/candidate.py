@@ -29,6 +29,8 @@ class Neighbourhood:
 
     cluster: Cluster
     mesh_ca: Certificate
+    changing: bool = False
+    """Our CAs are being replaced: what was pinned now would soon be wrong."""
     abilities: Abilities = attrs.field(factory=Abilities)
     nodes: tuple[Node, ...] = ()
     remotes: tuple[Remote, ...] = ()
@@ -119,6 +121,11 @@ def _id_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[Fault]:
 
 
 def _ca_faults(ours: Neighbourhood, candidate: MeshMember) -> Iterator[Fault]:
+    if ours.changing:
+        yield Fault(
+            f"cluster {ours.cluster.name!r} is changing its CAs",
+            "wait until `meshnet cluster ca status` there says stable",
+        )
     try:
         theirs = verify_ca(candidate.mesh_ca.encode())
     except Refused as error:

@@ -11,10 +11,15 @@ import grpc.aio
 from meshnet.enrolment.faults import error_of
 from meshnet.enrolment.messages import (
     SERVICE,
+    AuthoritiesReply,
+    AuthoritiesRequest,
+    ChallengeReply,
     JoinMeshReply,
     JoinMeshRequest,
     JoinNodeReply,
     JoinNodeRequest,
+    KeysReply,
+    KeysRequest,
     Nothing,
     ProbeReply,
     ProbeRequest,
@@ -45,29 +50,41 @@ _MISTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification")
 class EnrolmentClient:
     """Asks each signer in turn until one answers.
 
-    Nothing is sent before TLS has proven, against this one CA, that a signer of that
-    cluster listens: its certificate must bear the role's name, whatever its address.
+    Nothing is sent before TLS has proven, against that cluster's mesh CA (or the two of
+    them while they change), that a signer of it listens: its certificate must bear the
+    role's name, whatever its address.
     """
 
-    def __init__(self, cluster: str, endpoints: Sequence[str], ca: Certificate) -> None:
+    def __init__(
+        self, cluster: str, endpoints: Sequence[str], authorities: Sequence[Certificate]
+    ) -> None:
         self._cluster = cluster
         self._endpoints = tuple(endpoints)
-        self._ca = ca
+        self._authorities = tuple(authorities)
 
     @property
     def answering(self) -> EnrolmentClient:
         """The same, but asking the signer alone that answered last."""
-        return EnrolmentClient(self._cluster, self._endpoints[:1], self._ca)
+        return EnrolmentClient(self._cluster, self._endpoints[:1], self._authorities)
 
     @classmethod
     def of(cls, token: JoinToken) -> EnrolmentClient:
-        return cls(token.cluster, token.endpoints, token.ca)
+        return cls(token.cluster, token.endpoints, (token.ca,))
 
     async def join_node(self, request: JoinNodeRequest) -> JoinNodeReply:
         return await self._call("JoinNode", request, JoinNodeReply)
 
     async def renew(self, request: RenewRequest) -> RenewReply:
         return await self._call("Renew", request, RenewReply)
+
+    async def challenge(self) -> ChallengeReply:
+        return await self._call("Challenge", Nothing(), ChallengeReply)
+
+    async def fetch_keys(self, request: KeysRequest) -> KeysReply:
+        return await self._call("FetchKeys", request, KeysReply)
+
+    async def authorities(self, request: AuthoritiesRequest) -> AuthoritiesReply:
+        return await self._call("Authorities", request, AuthoritiesReply)
 
     async def plan_mesh(self, request: JoinMeshRequest) -> JoinMeshReply:
         return await self._call("PlanMesh", request, JoinMeshReply)
@@ -118,7 +135,9 @@ class EnrolmentClient:
             ("grpc.enable_retries", 0),
             ("grpc.enable_http_proxy", 0),
         )
-        credentials = grpc.ssl_channel_credentials(root_certificates=self._ca.pem)
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=b"".join(ca.pem for ca in self._authorities)
+        )
         async with grpc.aio.secure_channel(endpoint, credentials, options) as channel:
             call = channel.unary_unary(f"/{SERVICE}/{method}")
             answer: bytes = await call(data, timeout=timeout_s)

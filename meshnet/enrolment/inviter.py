@@ -28,7 +28,8 @@ from meshnet.model.check import Check, demand
 from meshnet.model.cluster import Cluster
 from meshnet.model.remote import RemoteState
 from meshnet.model.token import TokenKind
-from meshnet.pki.certificate import Certificate
+from meshnet.pki.certificate import Authority
+from meshnet.pki.store import PkiStore
 from meshnet.pki.verify import verify_ca
 
 Probe = Callable[[MeshMember], Awaitable[tuple[Check, ...]]]
@@ -39,18 +40,19 @@ class Introduction:
     """What our cluster says about itself, and what it holds a candidate against."""
 
     def __init__(
-        self, kv: KV, cluster: Cluster, mesh_ca: Certificate, gateways: GatewaysOf = gateways_of
+        self, kv: KV, cluster: Cluster, pki: PkiStore, gateways: GatewaysOf = gateways_of
     ) -> None:
         self._kv = kv
         self._cluster = cluster
-        self._mesh_ca = mesh_ca
+        self._pki = pki
         self._gateways = gateways
 
     async def neighbourhood(self) -> Neighbourhood:
         nodes = await live_nodes(self._kv, self._cluster.name)
         return Neighbourhood(
             cluster=self._cluster,
-            mesh_ca=self._mesh_ca,
+            mesh_ca=self._pki.authorities(Authority.MESH)[0],
+            changing=len(self._pki.authorities(Authority.MESH)) > 1,
             abilities=abilities_of(self._cluster, nodes),
             nodes=nodes,
             remotes=await Remotes(self._kv).list(),
@@ -61,7 +63,7 @@ class Introduction:
         return MeshMember(
             name=self._cluster.name,
             id=self._cluster.id,
-            mesh_ca=self._mesh_ca.pem.decode(),
+            mesh_ca=self._pki.authorities(Authority.MESH)[0].pem.decode(),
             pod_cidrs=self._cluster.pod_cidrs,
             gateways=self._gateways(nodes),
             abilities=abilities_of(self._cluster, nodes),

@@ -27,7 +27,7 @@ from meshnet.pki.certificate import (
 )
 from meshnet.pki.store import PkiStore
 from meshnet.pki.token import JoinToken
-from meshnet.pki.verify import verify_ca, verify_peer
+from meshnet.pki.verify import choose_issuer, verify_ca, verify_peer
 
 
 async def enrol_node(
@@ -80,7 +80,7 @@ async def enrol_node(
     for profile, certificate in certificates.items():
         pki.save_certificate(profile, certificate.pem)
     for which, authority in authorities.items():
-        pki.save_ca(which, authority.pem)
+        pki.save_ca(which, b"".join(ca.pem for ca in authority))
     pki.save_signers(reply.signers)
     if reply.authority_keys:
         _become_signer(pki, reply, token.cluster, node, addresses, lifetime)
@@ -95,15 +95,21 @@ def abilities_of_host(addresses: Iterable[Address]) -> Abilities:
     )
 
 
-def _check_authorities(token: JoinToken, reply: JoinNodeReply) -> dict[Authority, Certificate]:
+def _check_authorities(
+    token: JoinToken, reply: JoinNodeReply
+) -> dict[Authority, tuple[Certificate, ...]]:
     if (reply.cluster.name, reply.cluster.id) != (token.cluster, token.cluster_id):
         raise Refused(
             f"signer of cluster {token.cluster!r} answers for cluster {reply.cluster.name!r}"
         )
     authorities = {
-        which: verify_ca(reply.authorities.get(which, "").encode()) for which in Authority
+        which: tuple(
+            verify_ca(ca.pem)
+            for ca in Certificate.parse_all(reply.authorities.get(which, "").encode())
+        )
+        for which in Authority
     }
-    if authorities[Authority.MESH].fingerprint != token.ca.fingerprint:
+    if token.ca.fingerprint not in [ca.fingerprint for ca in authorities[Authority.MESH]]:
         raise Refused(f"signer of cluster {token.cluster!r} names another mesh CA than the token")
     return authorities
 
@@ -112,11 +118,12 @@ def _check_certificate(
     certificate: Certificate,
     csr: bytes,
     subject: Subject,
-    authorities: dict[Authority, Certificate],
+    authorities: dict[Authority, tuple[Certificate, ...]],
 ) -> None:
     """What the signer sent must fit our key, and name us, before it replaces anything."""
     for usage in subject.profile.usages:
-        verify_peer(certificate, authorities[subject.profile.authority], usage)
+        issuer = choose_issuer(certificate, authorities[subject.profile.authority])
+        verify_peer(certificate, issuer, usage)
     if certificate.key_fingerprint != SigningRequest.parse(csr).key_fingerprint:
         raise Refused(f"signer answers with a {subject.profile} certificate for another key")
     if certificate.subject != subject:
@@ -131,11 +138,10 @@ def _become_signer(
     addresses: tuple[Address, ...],
     lifetime: timedelta,
 ) -> None:
-    node_ca, mesh_ca = (
-        CertificateAuthority.from_pem(pki.ca(which), reply.authority_keys.get(which, "").encode())
-        for which in Authority
-    )
-    signer = Signer(node_ca, mesh_ca)
-    signer.save(pki)
+    for which in Authority:
+        key = reply.authority_keys.get(which, "").encode()
+        CertificateAuthority.from_pem(pki.ca(which), key)  # refuses one that is not its key
+        pki.save_ca_keys(which, (key,))
+    signer = Signer.load(pki)
     subject = Subject.of(Profile.ENROLMENT, cluster, node, addresses)
     signer.enrol(pki, subject, lifetime=lifetime)

@@ -138,6 +138,46 @@ class ProbeReply:
 
 
 @attrs.frozen(kw_only=True)
+class ChallengeReply:
+    challenge: str
+
+
+@attrs.frozen(kw_only=True)
+class KeysRequest:
+    """Another signer wants the CA keys that it lacks."""
+
+    certificate: str
+    """Of its enrolment port."""
+    request: str
+    """Signed by that certificate's key; its common name is the challenge."""
+
+
+@attrs.frozen(kw_only=True)
+class KeysReply:
+    keys: dict[Authority, tuple[str, ...]] = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class AuthoritiesRequest:
+    """A cluster of the mesh asks by which CAs it knows us."""
+
+    cluster: str
+    """Who asks. It is not proven: all that is answered is public."""
+
+
+@attrs.frozen(kw_only=True)
+class AuthoritiesReply:
+    name: str
+    mesh_cas: tuple[str, ...]
+    """PEM, the one that signs first."""
+    signers: tuple[str, ...]
+    revoked: tuple[str, ...] = ()
+    """Serial numbers (hex) of certificates that were called back."""
+    expelled: tuple[str, ...] = ()
+    """Names of nodes that were thrown out."""
+
+
+@attrs.frozen(kw_only=True)
 class Nothing:
     """The answer that says: done."""
 

@@ -20,9 +20,10 @@ from meshnet.enrolment.newcomer import Household, examine_node
 from meshnet.enrolment.remotes import Remotes
 from meshnet.enrolment.roster import abilities_of, live_nodes
 from meshnet.enrolment.tokens import Tokens
-from meshnet.errors import PermissionRefused, Refused
+from meshnet.errors import PermissionRefused, PoisonedKey, Refused
 from meshnet.kvstore.api import KV
 from meshnet.model import names
+from meshnet.model.authority import Issued, Revocation
 from meshnet.model.check import Check, demand
 from meshnet.model.cluster import Cluster
 from meshnet.model.token import TokenKind
@@ -35,8 +36,9 @@ from meshnet.pki.certificate import (
     SigningRequest,
     Subject,
 )
-from meshnet.pki.verify import verify_renewal
-from meshnet.registry import schema
+from meshnet.pki.verify import choose_issuer, verify_renewal
+from meshnet.registry import codec, schema
+from meshnet.registry.store import get_item, list_items
 
 NODE_PROFILES = frozenset({Profile.NODE, Profile.GATEWAY, Profile.MIRROR})
 """What every node gets. A signer makes the rest for itself."""
@@ -55,11 +57,11 @@ class NodeAdmission:
         self,
         kv: KV,
         cluster: Cluster,
-        signer: Signer,
+        signer: Callable[[], Signer],
         tokens: Tokens,
-        contacts: Contacts,
+        contacts: Callable[[], Contacts],
         *,
-        lifetime: timedelta = LIFETIME,
+        lifetime: Callable[[], timedelta] = lambda: LIFETIME,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kv = kv
@@ -88,8 +90,11 @@ class NodeAdmission:
         if request.plan:
             return attrs.evolve(self._reply({}, keys=False), checks=checks)
         demand(checks)
-        certificates = {profile: self._sign(request, profile) for profile in sorted(NODE_PROFILES)}
+        signed = {profile: self._sign(request, profile) for profile in sorted(NODE_PROFILES)}
         await self._tokens.use(token, claimant)
+        for certificate in signed.values():
+            await record(self._kv, certificate, now=self._clock())
+        certificates = {profile: each.pem.decode() for profile, each in signed.items()}
         return self._reply(certificates, keys=token.record.signer)
 
     async def renew(self, request: RenewRequest) -> RenewReply:
@@ -101,13 +106,17 @@ class NodeAdmission:
         current = Certificate.parse(request.certificate.encode())
         csr = SigningRequest.parse(request.request.encode())
         subject = current.subject
-        authority = self._signer.authority(subject.profile.authority)
-        verify_renewal(current, csr, authority.certificate, now=self._clock())
+        signer = self._signer()
+        issuer = choose_issuer(current, signer.trusted(subject.profile.authority))
+        verify_renewal(current, csr, issuer, now=self._clock())
         await self._check_revoked(subject.node, current.issued_at)
-        renewed = authority.sign(csr, subject, lifetime=self._lifetime, now=self._clock())
+        renewed = signer.issuer(subject.profile).sign(
+            csr, subject, lifetime=self._lifetime(), now=self._clock()
+        )
+        await record(self._kv, renewed, now=self._clock())
         return RenewReply(
             certificate=renewed.pem.decode(),
-            signers=self._contacts.signers,
+            signers=self._contacts().signers,
         )
 
     async def _examine(self, request: JoinNodeRequest, *, again: bool) -> tuple[Check, ...]:
@@ -121,36 +130,72 @@ class NodeAdmission:
         return examine_node(household, request, again=again)
 
     async def _check_revoked(self, node: str, issued_at: datetime) -> None:
-        pair = await self._kv.get(schema.revoked(node))
-        if pair is not None and issued_at <= datetime.fromisoformat(pair.value.decode()):
+        revocation = await find_revocation(self._kv, node)
+        if revocation is not None and issued_at <= revocation.at:
             raise PermissionRefused(f"node {node!r} was revoked: join again with a new token")
 
-    def _sign(self, request: JoinNodeRequest, profile: Profile) -> str:
+    def _sign(self, request: JoinNodeRequest, profile: Profile) -> Certificate:
         subject = Subject.of(profile, self._cluster.name, request.node, request.addresses)
         csr = request.requests[profile].encode()
-        signed = self._signer.sign(csr, subject, lifetime=self._lifetime, now=self._clock())
-        return signed.pem.decode()
+        return self._signer().sign(csr, subject, lifetime=self._lifetime(), now=self._clock())
 
     def _reply(self, certificates: dict[Profile, str], *, keys: bool) -> JoinNodeReply:
         given = tuple(Authority) if keys else ()
+        signer, contacts = self._signer(), self._contacts()
         return JoinNodeReply(
             cluster=self._cluster,
             certificates=certificates,
             authorities={
-                which: self._signer.authority(which).certificate.pem.decode() for which in Authority
+                which: b"".join(ca.pem for ca in signer.trusted(which)).decode()
+                for which in Authority
             },
-            authority_keys={
-                which: self._signer.authority(which).key_pem().decode() for which in given
-            },
-            etcd_endpoints=self._contacts.etcd_endpoints,
-            signers=self._contacts.signers,
+            authority_keys={which: signer.authority(which).key_pem().decode() for which in given},
+            etcd_endpoints=contacts.etcd_endpoints,
+            signers=contacts.signers,
         )
 
 
-async def revoke(kv: KV, node: str, *, now: datetime | None = None) -> None:
-    """Renew nothing any more that was issued to that node until now; any node may say so."""
-    stamp = (now or datetime.now(UTC)).isoformat()
-    await kv.put(schema.revoked(node), stamp.encode())
+async def record(kv: KV, certificate: Certificate, *, now: datetime) -> None:
+    """Remember what was issued, so that it can be called back; forget what has run out."""
+    subject = certificate.subject
+    prefix = f"{schema.ISSUED}{subject.node}/"
+    for known in await list_items(kv, prefix, codec.decode_issued, _told_elsewhere):
+        if known.item.not_after < now:
+            await kv.delete(known.key)
+    issued = Issued(profile=subject.profile.value, not_after=certificate.not_after)
+    key = schema.issued(subject.node, f"{certificate.serial:x}")
+    await kv.put(key, codec.encode_issued(issued))
+
+
+async def find_revocation(kv: KV, node: str) -> Revocation | None:
+    found = await get_item(kv, schema.revoked(node), codec.decode_revocation)
+    return None if found is None else found.item
+
+
+async def revoke(kv: KV, node: str, *, now: datetime | None = None) -> Revocation:
+    """What was issued to that node until now is worth nothing; any node may say so.
+
+    Signers renew it no more, and put its numbers on the lists that etcd and the gateways of
+    the mesh refuse by.
+    """
+    serials: dict[str, list[str]] = {which.value: [] for which in Authority}
+    prefix = f"{schema.ISSUED}{node}/"
+    for known in await list_items(kv, prefix, codec.decode_issued, _told_elsewhere):
+        authority = Profile(known.item.profile).authority
+        serials[authority.value].append(schema.last_of(known.key))
+    before = await find_revocation(kv, node)
+    for which, numbers in (before.serials if before else {}).items():
+        serials[which] = [*dict.fromkeys((*serials[which], *numbers))]
+    revocation = Revocation(
+        at=now or datetime.now(UTC),
+        serials={which: tuple(numbers) for which, numbers in serials.items()},
+    )
+    await kv.put(schema.revoked(node), codec.encode_revocation(revocation))
+    return revocation
+
+
+def _told_elsewhere(_: PoisonedKey) -> None:
+    """Whoever may write etcd may write nonsense there: it calls nothing back."""
 
 
 def _key_of(csr: str) -> str:

@@ -80,6 +80,8 @@ class Remotes:
                 f"cluster {remote.name!r} is not pending any more: join again within "
                 f"{PENDING_TTL_S} s"
             )
+        if held.remote.state is RemoteState.COMMITTED:
+            return  # the same join again: what was learnt since it was pinned stays
         key = schema.remote(remote.name)
         committed = attrs.evolve(remote, state=RemoteState.COMMITTED)
         result = await self._kv.txn(

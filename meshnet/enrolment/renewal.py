@@ -10,7 +10,7 @@ from meshnet.errors import Refused
 from meshnet.pki.ca import Signer
 from meshnet.pki.certificate import LIFETIME, Authority, Certificate, Profile, make_csr
 from meshnet.pki.store import PkiStore
-from meshnet.pki.verify import verify_peer
+from meshnet.pki.verify import choose_issuer, verify_peer
 
 
 async def renew_due(
@@ -29,7 +29,7 @@ async def renew_due(
         Unreachable: no signer answers; what was renewed before stays renewed.
         Refused: revoked, or away for too long.
     """
-    due = pki.due(now)
+    due = pki.due(now, lifetime=lifetime)
     if not due:
         return ()
     if pki.ca_key_path(Authority.MESH).exists():
@@ -37,8 +37,7 @@ async def renew_due(
         for profile in due:
             signer.enrol(pki, _held(pki, profile).subject, lifetime=lifetime)
         return due
-    mesh_ca = Certificate.parse(pki.ca(Authority.MESH))
-    client = EnrolmentClient(cluster, pki.signers(), mesh_ca)
+    client = EnrolmentClient(cluster, pki.signers(), pki.authorities(Authority.MESH))
     for profile in due:
         await _renew(pki, client, profile)
     return due
@@ -49,7 +48,7 @@ async def _renew(pki: PkiStore, client: EnrolmentClient, profile: Profile) -> No
     csr = make_csr(pki.ensure_key(profile), current.node)
     reply = await client.renew(RenewRequest(certificate=current.pem.decode(), request=csr.decode()))
     renewed = Certificate.parse(reply.certificate.encode())
-    authority = Certificate.parse(pki.ca(profile.authority))
+    authority = choose_issuer(renewed, pki.authorities(profile.authority))
     for usage in profile.usages:
         verify_peer(renewed, authority, usage)
     if (renewed.key_fingerprint, renewed.uris) != (current.key_fingerprint, current.uris):

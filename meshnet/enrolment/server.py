@@ -15,14 +15,19 @@ import grpc
 import grpc.aio
 import structlog
 
+from meshnet.enrolment.disclosure import Disclosure
 from meshnet.enrolment.faults import status_of
 from meshnet.enrolment.inviter import Introduction, Inviter
+from meshnet.enrolment.keys import KeyCustody
 from meshnet.enrolment.messages import (
     SERVICE,
+    AuthoritiesRequest,
     JoinMeshReply,
     JoinMeshRequest,
     JoinNodeReply,
     JoinNodeRequest,
+    KeysRequest,
+    Nothing,
     ProbeReply,
     ProbeRequest,
     RenewRequest,
@@ -66,12 +71,15 @@ class EnrolmentServer:
         inviter: Inviter,
         responder: TunnelResponder,
         tokens: Tokens,
+        disclosure: Disclosure,
         pki: PkiStore,
     ) -> None:
         self._admission = admission
         self._inviter = inviter
         self._responder = responder
         self._tokens = tokens
+        self._disclosure = disclosure
+        self._custody = KeyCustody(disclosure.cluster, pki, disclosure.banned)
         self._pki = pki
         self._server: grpc.aio.Server | None = None
         self._log = structlog.get_logger(component="enrolment")
@@ -82,22 +90,25 @@ class EnrolmentServer:
         kv: KV,
         cluster: Cluster,
         pki: PkiStore,
-        contacts: Contacts,
+        contacts: Callable[[], Contacts],
         tunnel: TunnelSide,
         *,
-        lifetime: timedelta = LIFETIME,
+        lifetime: Callable[[], timedelta] = lambda: LIFETIME,
         gateways: GatewaysOf = gateways_of,
         patience_s: float = PATIENCE_S,
     ) -> EnrolmentServer:
         """One for a signer, out of its PKI directory. Raises ConfigError: no CA keys there."""
-        signer = Signer.load(pki)
+        Signer.load(pki)  # at once, and again for each request: CAs change
         tokens = Tokens(kv, cluster)
-        introduction = Introduction(kv, cluster, signer.mesh.certificate, gateways)
+        introduction = Introduction(kv, cluster, pki, gateways)
         return cls(
-            NodeAdmission(kv, cluster, signer, tokens, contacts, lifetime=lifetime),
+            NodeAdmission(
+                kv, cluster, lambda: Signer.load(pki), tokens, contacts, lifetime=lifetime
+            ),
             Inviter(tokens, Remotes(kv), introduction, GatewayProbe(pki, patience_s=patience_s)),
             TunnelResponder(tunnel),
             tokens,
+            Disclosure(kv, cluster.name, pki, contacts),
             pki,
         )
 
@@ -106,6 +117,9 @@ class EnrolmentServer:
         handlers = {
             "JoinNode": self._handler(JoinNodeRequest, self._join_node),
             "Renew": self._handler(RenewRequest, self._admission.renew),
+            "Authorities": self._handler(AuthoritiesRequest, self._disclosure.authorities),
+            "Challenge": self._handler(Nothing, self._custody.challenge),
+            "FetchKeys": self._handler(KeysRequest, self._custody.hand_over),
             "PlanMesh": self._handler(JoinMeshRequest, self._plan_mesh),
             "ProbeTunnel": self._handler(ProbeRequest, self._probe_tunnel),
             "PrepareMesh": self._handler(JoinMeshRequest, self._inviter.prepare),

@@ -6,7 +6,7 @@ answer here, per call, against exactly the CA that was pinned for the cluster it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 import attrs
@@ -15,7 +15,7 @@ import structlog
 from meshnet.errors import PermissionRefused, Refused
 from meshnet.model.remote import Remote, RemoteKind
 from meshnet.pki.certificate import Certificate, Profile, Usage, parse_uri
-from meshnet.pki.verify import verify_ca, verify_peer
+from meshnet.pki.verify import choose_issuer, verify_ca, verify_peer
 
 
 @attrs.frozen
@@ -27,6 +27,23 @@ class Caller:
     """When its certificate ends, and with it every stream it has opened."""
 
 
+@attrs.frozen
+class Rights:
+    """By what a cluster may call."""
+
+    authorities: tuple[Certificate, ...]
+    revoked: frozenset[int] = frozenset()
+    """Serial numbers."""
+
+    def exceeded_by(self, later: Rights | None) -> bool:
+        """Whether a call that was admitted by these may not go on under the later ones."""
+        if later is None:
+            return True
+        kept = {ca.fingerprint for ca in later.authorities}
+        mine = {ca.fingerprint for ca in self.authorities}
+        return not mine <= kept or not later.revoked <= self.revoked
+
+
 class Callers:
     """The remotes as the gateway knows them. `replace` may come at any time.
 
@@ -34,33 +51,42 @@ class Callers:
     cluster has one of ours, `meshnet://<us>/peer/<it>`, of the key that it was given last.
     """
 
-    def __init__(self, cluster: str, mesh_ca: Certificate) -> None:
+    def __init__(self, cluster: str, own: Callable[[], Sequence[Certificate]]) -> None:
         self._cluster = cluster
-        self._mesh_ca = mesh_ca
-        self._authorities: dict[str, Certificate] = {}
+        self._own = own
+        """Our mesh CAs as they are now."""
+        self._rights: dict[str, Rights] = {}
         self._peer_keys: dict[str, str] = {}
         self._log = structlog.get_logger(component="gateway")
-        self.bundle = mesh_ca.pem
+
+    @property
+    def bundle(self) -> bytes:
         """PEM of every CA that TLS shall let in. Never empty: an empty one lets in nobody
         and is refused by grpc, so our own CA is in it; no remote can bear its names."""
+        remotes = (ca for rights in self._rights.values() for ca in rights.authorities)
+        return b"".join(ca.pem for ca in (*self._own(), *remotes))
 
     def replace(self, remotes: Iterable[Remote]) -> frozenset[str]:
         """Take over the remotes; answers the clusters whose right to call ended or changed."""
-        authorities: dict[str, Certificate] = {}
+        rights: dict[str, Rights] = {}
         peer_keys: dict[str, str] = {}
         for remote in remotes:
             if remote.kind is RemoteKind.CILIUM:
                 peer_keys[remote.name] = remote.peer_key
                 continue
             try:
-                authorities[remote.name] = verify_ca(remote.mesh_ca.encode())
-            except Refused as error:
+                rights[remote.name] = Rights(
+                    tuple(verify_ca(pem.encode()) for pem in remote.trusted),
+                    frozenset(int(serial, 16) for serial in remote.revoked),
+                )
+            except (Refused, ValueError) as error:
                 self._log.error("remote left out", remote=remote.name, error=str(error))
-        before, now = self._rights(), _rights(authorities, peer_keys)
-        gone = frozenset(name for name in before if before[name] != now.get(name))
-        self._authorities, self._peer_keys = authorities, peer_keys
-        self.bundle = b"".join(ca.pem for ca in (self._mesh_ca, *authorities.values()))
-        return gone
+        gone = {
+            name for name, before in self._rights.items() if before.exceeded_by(rights.get(name))
+        }
+        gone |= {name for name, key in self._peer_keys.items() if peer_keys.get(name) != key}
+        self._rights, self._peer_keys = rights, peer_keys
+        return frozenset(gone)
 
     def admit(self, certificate_pem: bytes | None, *, now: datetime | None = None) -> Caller:
         """Prove who calls, from the certificate that TLS has seen.
@@ -75,10 +101,13 @@ class Callers:
         cluster, profile = _claim_of(certificate)
         if profile is Profile.PEER:
             return self._admit_peer(certificate, cluster, now)
-        authority = self._authorities.get(cluster)
-        if authority is None:
+        rights = self._rights.get(cluster)
+        if rights is None:
             raise self._stranger(cluster)
-        verify_peer(certificate, authority, Usage.CLIENT, now=now)
+        issuer = choose_issuer(certificate, rights.authorities)
+        verify_peer(certificate, issuer, Usage.CLIENT, now=now)
+        if certificate.serial in rights.revoked:
+            raise PermissionRefused(f"certificate of cluster {cluster!r} was revoked by it")
         return Caller(cluster, certificate.not_after)
 
     def _admit_peer(self, certificate: Certificate, issuer: str, now: datetime | None) -> Caller:
@@ -86,7 +115,7 @@ class Callers:
         cluster = certificate.uris[0].rpartition("/")[2]
         if issuer != self._cluster or cluster not in self._peer_keys:
             raise self._stranger(cluster)
-        verify_peer(certificate, self._mesh_ca, Usage.CLIENT, now=now)
+        verify_peer(certificate, choose_issuer(certificate, self._own()), Usage.CLIENT, now=now)
         if certificate.key_fingerprint != self._peer_keys[cluster]:
             raise PermissionRefused(
                 f"certificate of cluster {cluster!r} was replaced: `meshnet mesh access {cluster}` "
@@ -98,14 +127,6 @@ class Callers:
         return PermissionRefused(
             f"cluster {cluster!r} is not in the mesh of cluster {self._cluster!r}"
         )
-
-    def _rights(self) -> dict[str, str]:
-        return _rights(self._authorities, self._peer_keys)
-
-
-def _rights(authorities: dict[str, Certificate], peer_keys: dict[str, str]) -> dict[str, str]:
-    """Cluster -> by what it may call."""
-    return {name: authority.fingerprint for name, authority in authorities.items()} | peer_keys
 
 
 def _claim_of(certificate: Certificate) -> tuple[str, Profile]:

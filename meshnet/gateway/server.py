@@ -23,7 +23,7 @@ from meshnet.gateway.filter import Exports
 from meshnet.gateway.relay import WatchRelay
 from meshnet.kvstore.channel import Connection, Connections
 from meshnet.model.remote import Remote
-from meshnet.pki.certificate import Authority, Certificate, Profile
+from meshnet.pki.certificate import Authority, Profile
 from meshnet.pki.store import PkiStore
 from meshnet.registry import schema
 
@@ -54,7 +54,7 @@ class Gateway:
         self._pki = pki
         self._etcd = etcd
         self._exports = Exports.of(cluster)
-        self._callers = Callers(cluster, Certificate.parse(pki.ca(Authority.MESH)))
+        self._callers = Callers(cluster, lambda: pki.authorities(Authority.MESH))
         self._relays: dict[str, set[WatchRelay]] = defaultdict(set)
         self._server: grpc.aio.Server | None = None
         self._log = structlog.get_logger(component="gateway")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -39,6 +40,8 @@ class Process:
     pid: int
     start_time: int
     """Field 22 of /proc/<pid>/stat: clock ticks since boot."""
+    trust: str = ""
+    """Of the CAs and revocations that it was started with."""
 
     @property
     def alive(self) -> bool:
@@ -56,6 +59,8 @@ class EtcdServer:
     """The node CA: nobody without a certificate of it may connect."""
     cert: Path
     key: Path
+    crl: Path
+    """Certificates that were called back; may be absent, then none was."""
     port: int = 2379
     peer_port: int = 2380
     """Only on loopback, as long as the member is alone."""
@@ -70,6 +75,16 @@ class EtcdServer:
     async def adopt(self) -> bool:
         """Whether the member that an earlier agent (or we) started is running."""
         return self._running() is not None
+
+    @property
+    def settled(self) -> bool:
+        """It runs, by the CAs and the revocations that are in the files now.
+
+        It reads its CAs at its start, and a connection that stands is not asked again: so
+        whoever changes these files wants it stopped and started.
+        """
+        process = self._running()
+        return process is not None and process.trust == self._trust()
 
     async def start(self) -> None:
         """Run it unless it runs, and wait until it answers.
@@ -145,6 +160,7 @@ class EtcdServer:
         data = self.directory / "data"
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         data.chmod(0o700)
+        trust = self._trust()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD_")}
         with open(os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
             self._child = subprocess.Popen(
@@ -157,10 +173,14 @@ class EtcdServer:
                 start_new_session=True,
             )
         started = start_time(self._child.pid)
-        record = {"pid": self._child.pid, "start_time": started or 0}
+        record = {"pid": self._child.pid, "start_time": started or 0, "trust": trust}
         temporary = self._pid_file.with_suffix(".tmp")
         temporary.write_text(json.dumps(record))
         temporary.replace(self._pid_file)
+
+    def _trust(self) -> str:
+        files = (path for path in (self.ca, self.crl) if path.exists())
+        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
     def _flags(self, data: Path) -> list[str]:
         clients = [self._url(LOOPBACK, self.port)]
@@ -193,6 +213,8 @@ class EtcdServer:
             "log-level": "warn",
             "log-outputs": "stderr",
         }
+        if self.crl.exists():
+            flags["client-crl-file"] = self.crl
         return [f"--{name}={value}" for name, value in flags.items()]
 
     def _url(self, address: Address, port: int) -> str:

@@ -23,7 +23,6 @@ from meshnet.model.check import Check, clean, demand, merged
 from meshnet.model.cluster import Cluster
 from meshnet.model.remote import RemoteState
 from meshnet.model.token import TokenKind
-from meshnet.pki.certificate import Authority, Certificate
 from meshnet.pki.store import PkiStore
 from meshnet.pki.token import JoinToken
 from meshnet.pki.verify import verify_ca
@@ -66,11 +65,10 @@ async def join(
         Unreachable: no signer of the other cluster answers, or our own etcd does not.
     """
     token = JoinToken.decode(text).require(TokenKind.MESH)
-    mesh_ca = Certificate.parse(pki.ca(Authority.MESH))
     joining = _Joining(
         token,
         EnrolmentClient.of(token),
-        Introduction(kv, cluster, mesh_ca, gateways),
+        Introduction(kv, cluster, pki, gateways),
         Remotes(kv),
         GatewayProbe(pki, patience_s=patience_s),
         tunnel,

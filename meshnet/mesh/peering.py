@@ -28,7 +28,6 @@ from meshnet.model.remote import EtcdAccess, EtcdConfig, Remote, RemoteKind, Rem
 from meshnet.pki.ca import Signer
 from meshnet.pki.certificate import (
     Authority,
-    Certificate,
     Profile,
     Subject,
     generate_key,
@@ -85,7 +84,7 @@ async def add(
         Unreachable, Denied: its etcd does not answer, or not us.
     """
     cluster_name(name)
-    introduction = Introduction(kv, cluster, Certificate.parse(pki.ca(Authority.MESH)))
+    introduction = Introduction(kv, cluster, pki)
     neighbourhood = await introduction.neighbourhood()
     demand(compare(neighbourhood, name, None, pod_cidrs))
     number = await _id_of(name, open_etcd(name, config.endpoints, config.access))

@@ -66,6 +66,8 @@ class Cluster:
     """Parts of the world that see endpoints' own addresses, since they have a way back."""
     policy_default_local: bool = True
     """Policy selectors that name no cluster mean this one alone, as Cilium's since 1.19."""
+    certificate_lifetime_s: int = 7 * 86400
+    """Of certificates signed from now on; they are renewed at two thirds of it."""
 
     def __attrs_post_init__(self) -> None:
         versions = [prefix.version for prefix in self.pod_cidrs]

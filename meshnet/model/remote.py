@@ -56,6 +56,14 @@ class Remote:
     mesh_ca: str
     """PEM. The gateway verifies this cluster's certificates against exactly this CA. Empty for
     a Cilium cluster, which has certificates of ours: see `peer_key`."""
+    next_mesh_ca: str | None = None
+    """PEM of a second one, while that cluster changes its CAs."""
+    signers: tuple[str, ...] = ()
+    """`host:port` of its enrolment ports: where it says which CAs are its own."""
+    revoked: tuple[str, ...] = ()
+    """Serial numbers (hex) of its mesh CA's certificates that it has called back."""
+    expelled: tuple[str, ...] = ()
+    """Its nodes that it has thrown out."""
     pod_cidrs: tuple[Prefix, ...]
     gateways: tuple[str, ...]
     """`host:port` of its gateways, or of its clustermesh-apiserver."""
@@ -64,6 +72,11 @@ class Remote:
     access: EtcdAccess | None = None
     peer_key: str = ""
     """Fingerprint of the key that `mesh access` made last: with it a Cilium cluster reads us."""
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """PEM of each CA by which its certificates are believed."""
+        return (self.mesh_ca,) if self.next_mesh_ca is None else (self.mesh_ca, self.next_mesh_ca)
 
 
 @attrs.frozen

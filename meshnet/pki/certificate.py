@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -155,6 +155,26 @@ class Certificate:
         except ValueError as error:
             raise Refused(f"not a PEM certificate: {error}") from error
 
+    @classmethod
+    def parse_all(cls, pem: bytes) -> tuple[Certificate, ...]:
+        """Every certificate of a PEM text. Raises Refused when there is none."""
+        try:
+            return tuple(map(cls, x509.load_pem_x509_certificates(pem)))
+        except ValueError as error:
+            raise Refused(f"not a PEM certificate: {error}") from error
+
+    def issued_by(self, issuer: Certificate) -> bool:
+        """Whether that key has signed this, whatever its names and times."""
+        try:
+            self.parsed.verify_directly_issued_by(issuer.parsed)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+    @property
+    def serial(self) -> int:
+        return self.parsed.serial_number
+
     @property
     def pem(self) -> bytes:
         """This certificate alone, whatever else the text held that it was read from."""
@@ -268,6 +288,12 @@ class SigningRequest:
     @property
     def key_fingerprint(self) -> str:
         return key_fingerprint(self.parsed.public_key())
+
+    @property
+    def common_name(self) -> str:
+        """What its sender wrote: no authority, but it may answer a challenge."""
+        names = self.parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(names[0].value) if names else ""
 
 
 def generate_key() -> bytes:

@@ -6,10 +6,11 @@ CA, and with a bundle any of them could sign any name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshnet.errors import PermissionRefused, Refused
 from meshnet.pki.certificate import Certificate, SigningRequest, Usage
@@ -32,7 +33,7 @@ def verify_ca(pem: bytes, *, now: datetime | None = None) -> Certificate:
         constraints = x509.BasicConstraints(ca=False, path_length=None)
     if not constraints.ca:
         raise Refused(f"certificate {name} is not that of a CA")
-    if not _issued_by(ca, ca):
+    if not ca.issued_by(ca):
         raise Refused(f"CA certificate {name} is not self-signed")
     _check_time(ca, now or datetime.now(UTC), f"CA certificate {name}")
     _ = ca.key_fingerprint  # refuses a key that is not ECDSA, which our TLS could not use
@@ -49,7 +50,7 @@ def verify_peer(
             purpose.
     """
     what = f"certificate of {certificate.node!r}"
-    if not _issued_by(certificate, ca):
+    if not certificate.issued_by(ca):
         raise PermissionRefused(f"{what} is not signed by {ca.parsed.subject.rfc4514_string()}")
     _check_time(certificate, now or datetime.now(UTC), what)
     if usage not in certificate.usages():
@@ -74,7 +75,7 @@ def verify_renewal(
     """
     moment = now or datetime.now(UTC)
     what = f"certificate of {certificate.node!r}"
-    if not _issued_by(certificate, ca):
+    if not certificate.issued_by(ca):
         raise PermissionRefused(f"{what} is not signed by {ca.parsed.subject.rfc4514_string()}")
     if certificate.key_fingerprint != request.key_fingerprint:
         raise PermissionRefused(f"{what} cannot be renewed for another key: join again")
@@ -85,12 +86,27 @@ def verify_renewal(
     return certificate
 
 
-def _issued_by(certificate: Certificate, issuer: Certificate) -> bool:
+def verify_crl(pem: bytes, trusted: Sequence[Certificate]) -> bytes:
+    """The list again, when one of these CAs has signed it: etcd itself does not look.
+
+    Raises Refused: not a list, or of another CA.
+    """
     try:
-        certificate.parsed.verify_directly_issued_by(issuer.parsed)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
+        crl = x509.load_pem_x509_crl(pem)
+    except ValueError as error:
+        raise Refused(f"not a list of revoked certificates: {error}") from error
+    keys = [ca.parsed.public_key() for ca in trusted]
+    genuine = any(
+        crl.is_signature_valid(key) for key in keys if isinstance(key, ec.EllipticCurvePublicKey)
+    )
+    if not genuine:
+        raise Refused("list of revoked certificates is not signed by a node CA of this cluster")
+    return pem
+
+
+def choose_issuer(certificate: Certificate, trusted: Sequence[Certificate]) -> Certificate:
+    """The one of the trusted CAs that signed it, else the first, to be refused against."""
+    return next((ca for ca in trusted if certificate.issued_by(ca)), trusted[0])
 
 
 def _check_time(certificate: Certificate, moment: datetime, what: str) -> None:

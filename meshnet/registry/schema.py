@@ -122,6 +122,11 @@ ENDPOINTS = "meshnet/v1/endpoints/"
 REMOTES = "meshnet/v1/remotes/"
 TOKENS = "meshnet/v1/tokens/"
 REVOKED = "meshnet/v1/revoked/"
+ISSUED = "meshnet/v1/issued/"
+TRUST = "meshnet/v1/trust/state"
+TRUST_NODES = "meshnet/v1/trust/nodes/"
+TRUST_TOLD = "meshnet/v1/trust/told/"
+CRLS = "meshnet/v1/trust/crl/"
 LEADER = "meshnet/v1/leader/mesh"
 MESH_STATUS = "meshnet/v1/mesh-status/"
 WAITS = "meshnet/v1/waits/"
@@ -186,6 +191,26 @@ def token(sha256: str) -> str:
 def revoked(node: str) -> str:
     """When the node was thrown out: what was issued to it before is renewed no more."""
     return f"{REVOKED}{node}"
+
+
+def issued(node: str, serial: str) -> str:
+    """A certificate that a signer gave that node: what a revocation must name. In hex."""
+    return f"{ISSUED}{node}/{serial}"
+
+
+def trust_node(node: str) -> str:
+    """How far the node has followed a change of CAs; under its lease."""
+    return f"{TRUST_NODES}{node}"
+
+
+def trust_told(cluster: str) -> str:
+    """That another cluster has heard of our CAs."""
+    return f"{TRUST_TOLD}{cluster}"
+
+
+def crl(authority: str) -> str:
+    """The list of a CA's revoked certificates, as signers keep it."""
+    return f"{CRLS}{authority}"
 
 
 # --- reading keys ----------------------------------------------------------------------------

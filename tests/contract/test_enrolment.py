@@ -100,7 +100,7 @@ async def test_second_signer_admits_nodes_without_the_first(
     token = await east.token(TokenKind.NODE, signer=True)
     await enrol_node(token, pki, node="east-2", addresses=(FIRST,))
     contacts = Contacts(etcd_endpoints=(east.etcd.endpoint,), signers=())
-    second = EnrolmentServer.of(east.kv, east.trusted.cluster, pki, contacts, east.tunnel)
+    second = EnrolmentServer.of(east.kv, east.trusted.cluster, pki, lambda: contacts, east.tunnel)
     (port,) = await second.start(["127.0.0.1:0"])
 
     another = attrs.evolve(

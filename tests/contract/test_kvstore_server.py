@@ -27,6 +27,7 @@ def make_server(directory: Path, pki: Pki, **ports: int) -> EtcdServer:
     files = pki.issue("etcd", Profile.ETCD)
     chosen = {name: free_port() for name in ("port", "peer_port", "health_port")} | ports
     return EtcdServer(
+        crl=directory / "none.crl",
         name="n1",
         address=parse_address("127.0.0.1"),
         directory=directory,
@@ -93,7 +94,8 @@ async def test_it_outlives_the_process_that_started_it(server: EtcdServer) -> No
 import asyncio, ipaddress, os, pathlib
 from meshnet.kvstore.server import EtcdServer
 server = EtcdServer(name="n1", address=ipaddress.ip_address("127.0.0.1"),
-    directory=pathlib.Path({str(server.directory)!r}), ca={str(server.ca)!r},
+    directory=pathlib.Path({str(server.directory)!r}), ca=pathlib.Path({str(server.ca)!r}),
+    crl=pathlib.Path({str(server.crl)!r}),
     cert={str(server.cert)!r}, key={str(server.key)!r}, port={server.port},
     peer_port={server.peer_port}, health_port={server.health_port})
 asyncio.run(server.start())

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import attrs
 import pytest
 
+from meshnet.enrolment.disclosure import Disclosure
 from meshnet.enrolment.inviter import Introduction, Inviter
 from meshnet.enrolment.nodes import Contacts, NodeAdmission
 from meshnet.enrolment.probe import GatewayProbe
@@ -246,13 +247,14 @@ async def test_signer_that_answers_as_another_cluster_is_refused(pair: Pair) -> 
     east = pair.east.trusted
     liar = attrs.evolve(east.cluster, id=9)
     tokens = Tokens(pair.east.kv, east.cluster)
-    introduction = Introduction(pair.east.kv, liar, east.signer.mesh.certificate)
+    introduction = Introduction(pair.east.kv, liar, east.pki)
     contacts = Contacts(etcd_endpoints=(), signers=())
     server = EnrolmentServer(
-        NodeAdmission(pair.east.kv, liar, east.signer, tokens, contacts),
+        NodeAdmission(pair.east.kv, liar, lambda: east.signer, tokens, lambda: contacts),
         Inviter(tokens, Remotes(pair.east.kv), introduction, GatewayProbe(east.pki)),
         TunnelResponder(pair.east.tunnel),
         tokens,
+        Disclosure(pair.east.kv, "east", east.pki, lambda: contacts),
         east.pki,
     )
     (port,) = await server.start(["127.0.0.1:0"])

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from meshnet.errors import AlreadyExists, MeshnetError, NotFound, TokenRefused
+from meshnet.errors import AlreadyExists, Conflict, MeshnetError, NotFound, TokenRefused
+from meshnet.logic import settings
+from meshnet.model.addressing import parse_prefix
+from meshnet.model.cluster import Cluster
 
 Json = Any
 
@@ -44,6 +47,10 @@ class FakeAgent:
         self.drops: list[dict[str, Json]] = []
         self.drop_events: list[dict[str, Json]] = []
         self.manifests: dict[tuple[str, str, str], Json] = {}
+        self.cluster = Cluster(name="east", id=1, pod_cidrs=(parse_prefix("10.1.0.0/16"),))
+        self.rotating = False
+        self.plan_fails = False
+        self.certificates: list[dict[str, Json]] = []
         self.broken = False
         """Answers are no JSON."""
         self.nodes = [
@@ -110,8 +117,45 @@ class FakeAgent:
                 }
             ],
             "clusters": self.remotes,
+            "certificates": self.certificates,
             "problems": self.problems,
         }
+
+    def get_config(self) -> Json:
+        return settings.get_all(self.cluster)
+
+    def get_config_X(self, key: str) -> Json:
+        return {"key": key, "value": settings.get(self.cluster, key)}
+
+    def post_config_X(self, key: str, body: Json) -> Json:
+        self.cluster = settings.changed(self.cluster, key, body["value"])
+        return self.get_config_X(key)
+
+    def get_ca(self) -> Json:
+        names = ["old", "new"] if self.rotating else ["old"]
+        return {
+            "phase": "announce" if self.rotating else "stable",
+            "epoch": len(names) - 1,
+            "since": "2026-11-22T20:00:00Z",
+            "authorities": [
+                {
+                    "authority": "mesh",
+                    "name": f"CN={name}",
+                    "fingerprint": f"{name:x<64}",
+                    "expires_at": "2036-11-22T20:00:00Z",
+                    "signs": name == "old",
+                }
+                for name in names
+            ],
+            "nodes": [{"node": "east-1", "signer": True, "trusts_new": False, "renewed": True}],
+            "waiting_for": ["node east-1: it does not trust the new CAs yet"] * self.rotating,
+        }
+
+    def post_ca_rotate(self, body: Json) -> Json:
+        if self.rotating:
+            raise Conflict("the CAs of cluster 'east' are changing already (announce)")
+        self.rotating = True
+        return self.get_ca()
 
     def get_mesh(self) -> Json:
         return self.remotes
@@ -199,7 +243,8 @@ class FakeAgent:
     def post_mesh_join(self, body: Json) -> Json:
         if body["token"] != "mnt1.west":
             raise TokenRefused("token was used already: ask cluster west for a new one")
-        checks = [{"check": "pod-cidr", "ok": True, "evidence": "10.2.0.0/16", "fix": ""}]
+        ok = not self.plan_fails
+        checks = [{"check": "pod-cidr", "ok": ok, "evidence": "10.2.0.0/16", "fix": ""}]
         return {"cluster": "west", "id": 2, "checks": checks, "joined": not body["plan"]}
 
     def post_mesh_leave(self, body: Json) -> Json:
@@ -372,7 +417,7 @@ def serve(agent: FakeAgent, socket_path: Path) -> Iterator[None]:
             socket_path.unlink()
 
 
-_PARAMETERS = {"endpoints": 2, "identities": 1, "nodes": 1, "maps": 1, "tokens": 1}
+_PARAMETERS = {"endpoints": 2, "identities": 1, "nodes": 1, "maps": 1, "tokens": 1, "config": 1}
 
 
 def _answer(agent: FakeAgent, method: str, target: str, body: Json) -> tuple[int, Json]:

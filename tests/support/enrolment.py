@@ -130,7 +130,7 @@ async def running(base: ClusterWithEtcd) -> AsyncIterator[RunningCluster]:
         kv,
         trusted.cluster,
         trusted.pki,
-        contacts,
+        lambda: contacts,
         tunnel,
         gateways=lambda _: gateways,
         patience_s=PATIENCE_S,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshnet.agent import service_views, views
+from meshnet.agent import authorities, service_views, views
 from meshnet.agent.api.manifest_routes import manifest_routes
 from meshnet.agent.api.peering import peering_routes
 from meshnet.agent.api.policy_routes import policy_routes
@@ -16,6 +16,7 @@ from meshnet.agent.joining import Joining
 from meshnet.agent.services import Services
 from meshnet.agent.troubleshooting import Troubleshooting
 from meshnet.errors import UsageError
+from meshnet.logic import settings
 
 SCOPES = ("node", "cluster", "mesh")
 
@@ -30,6 +31,36 @@ def routes(
         *manifest_routes(context.manifests, context.effect),
         *policy_routes(context),
         *peering_routes(joining, troubleshooting),
+        *_cluster(context),
+    ]
+
+
+def _cluster(context: Context) -> list[Route]:
+    async def show_ca(_: Request) -> Any:
+        return authorities.status(context.authorities, context.pki)
+
+    async def rotate_ca(_: Request) -> Any:
+        await context.authorities.rotate()
+        return authorities.status(context.authorities, context.pki)
+
+    async def show_settings(_: Request) -> Any:
+        return settings.get_all(context.cluster_settings.cluster)
+
+    async def show_setting(request: Request) -> Any:
+        key = request.params["key"]
+        return {"key": key, "value": settings.get(context.cluster_settings.cluster, key)}
+
+    async def set_setting(request: Request) -> Any:
+        return await context.cluster_settings.set(
+            request.params["key"], str(request.field("value"))
+        )
+
+    return [
+        Route("GET", "/v1/ca", show_ca),
+        Route("POST", "/v1/ca/rotate", rotate_ca),
+        Route("GET", "/v1/config", show_settings),
+        Route("GET", "/v1/config/{key}", show_setting),
+        Route("POST", "/v1/config/{key}", set_setting),
     ]
 
 

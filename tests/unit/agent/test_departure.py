@@ -1,13 +1,25 @@
 """A node that is gone gives back what it held; a stolen one is renewed no more."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from meshnet.agent.departure import Departure
+from meshnet.agent.expulsion import Expulsion
 from meshnet.agent.mesh_view import MeshView, Tables
 from meshnet.agent.start import Foundation
+from meshnet.enrolment.nodes import find_revocation
 from meshnet.errors import NotFound, Refused
-from meshnet.registry import allocator, schema
+from meshnet.model.authority import Issued
+from meshnet.registry import allocator, codec, schema
 from tests.support.node import CLUSTER, Node, local_node
+
+
+class Refusing:
+    """No signer is there: etcd refuses nobody."""
+
+    def enforced(self, serials: set[str]) -> bool:
+        return not serials
 
 
 async def _nothing() -> None:
@@ -27,7 +39,9 @@ def departure(node: Node) -> Departure:
     )
     view = MeshView(local, Tables.of(CLUSTER))
     view.tables.nodes.items[schema.node("east", "alive")] = local.as_node()
-    return Departure(foundation, view, node.endpoints, _nothing, stop=lambda: None)
+    refusing = Refusing()
+    expulsion = Expulsion(node.kv, "east", refusing, patience_s=0.3)  # type: ignore[arg-type]
+    return Departure(foundation, view, node.endpoints, _nothing, expulsion, stop=lambda: None)
 
 
 async def test_a_node_that_is_gone_gives_its_blocks_back(node: Node, departure: Departure) -> None:
@@ -40,12 +54,32 @@ async def test_a_node_that_is_gone_gives_its_blocks_back(node: Node, departure: 
         await departure.delete_node("gone")
 
 
-async def test_a_revoked_node_is_renewed_no_more_even_while_it_lives(
+async def test_a_revoked_node_loses_its_keys_though_it_lives(
     node: Node, departure: Departure
 ) -> None:
-    with pytest.raises(Refused, match="its certificates are renewed no more, but node alive"):
-        await departure.delete_node("alive", revoke=True)
+    lease = await node.kv.grant(60)
+    await node.kv.put(schema.node("east", "alive"), b"{}", lease=lease)
+    await node.kv.put(schema.endpoint("alive", 7), b"{}", lease=lease)
+
+    await departure.delete_node("alive", revoke=True)
+
     assert await node.kv.get(schema.revoked("alive")) is not None
+    assert await node.kv.get(schema.node("east", "alive")) is None
+    assert await node.kv.get(schema.endpoint("alive", 7)) is None
+
+
+async def test_revocation_that_etcd_does_not_enforce_is_said_to_be_half_done(
+    node: Node, departure: Departure
+) -> None:
+    key = schema.issued("alive", "5c1f")
+    issued = Issued(profile="node", not_after=datetime.now(UTC) + timedelta(days=1))
+    await node.kv.put(key, codec.encode_issued(issued))
+
+    with pytest.raises(Refused, match="etcd does not refuse its certificates yet: bring a signer"):
+        await departure.delete_node("alive", revoke=True)
+
+    revocation = await find_revocation(node.kv, "alive")
+    assert revocation is not None and revocation.serials == {"node": ("5c1f",), "mesh": ()}
 
 
 @pytest.mark.parametrize("name", ["alive", "east-1"])

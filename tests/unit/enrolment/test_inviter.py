@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import mkdtemp
+
 import attrs
 import pytest
 
@@ -19,10 +22,14 @@ from meshnet.model.node import Node
 from meshnet.model.remote import RemoteState
 from meshnet.model.token import TokenKind
 from meshnet.pki.ca import Signer
+from meshnet.pki.certificate import Authority
+from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
 
 EAST = Cluster(name="east", id=1, pod_cidrs=(parse_prefix("10.1.0.0/16"),))
-EAST_CA = Signer.create("east").mesh.certificate
+EAST_PKI = PkiStore(Path(mkdtemp()))
+Signer.create("east").save(EAST_PKI)
+EAST_CA = EAST_PKI.founding(Authority.MESH)
 CAS = {name: Signer.create(name).mesh.certificate for name in ("west", "north")}
 
 
@@ -71,7 +78,7 @@ class Scene:
         clock = Clock()
         kv = MemoryKV(clock)
         tokens, remotes, probe = Tokens(kv, EAST), Remotes(kv), Reachability()
-        inviter = Inviter(tokens, remotes, Introduction(kv, EAST, EAST_CA), probe)
+        inviter = Inviter(tokens, remotes, Introduction(kv, EAST, EAST_PKI), probe)
         return cls(clock, kv, tokens, remotes, probe, inviter)
 
     async def request(

@@ -78,7 +78,7 @@ def tokens(kv: MemoryKV, clock: Clock) -> Tokens:
 @pytest.fixture
 def admission(kv: MemoryKV, tokens: Tokens, clock: Clock) -> NodeAdmission:
     contacts = Contacts(etcd_endpoints=("192.168.0.1:2379",), signers=("192.168.0.1:4244",))
-    return NodeAdmission(kv, EAST, SIGNER, tokens, contacts, clock=clock)
+    return NodeAdmission(kv, EAST, lambda: SIGNER, tokens, lambda: contacts, clock=clock)
 
 
 @pytest.fixture

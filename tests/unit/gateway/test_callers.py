@@ -34,7 +34,7 @@ def leaf(signer: Signer, cluster: str, profile: Profile = Profile.MIRROR) -> byt
 
 @pytest.fixture
 def callers() -> Callers:
-    made = Callers("east", EAST.mesh.certificate)
+    made = Callers("east", lambda: [EAST.mesh.certificate])
     made.replace([remote("west", 2, WEST), remote("north", 3, NORTH)])
     return made
 
@@ -107,7 +107,7 @@ def test_removed_and_replaced_cas_are_reported_so_that_their_streams_are_cut(
 
 
 def test_bundle_holds_each_pinned_ca_once_and_nothing_that_hides_behind_one() -> None:
-    callers = Callers("east", EAST.mesh.certificate)
+    callers = Callers("east", lambda: [EAST.mesh.certificate])
     smuggled = remote("west", 2, WEST)
     both = smuggled.mesh_ca + NORTH.mesh.certificate.pem.decode()
     callers.replace([attrs.evolve(smuggled, mesh_ca=both)])
@@ -116,7 +116,7 @@ def test_bundle_holds_each_pinned_ca_once_and_nothing_that_hides_behind_one() ->
 
 
 def test_remote_with_an_unusable_ca_is_left_out_and_the_others_stay() -> None:
-    callers = Callers("east", EAST.mesh.certificate)
+    callers = Callers("east", lambda: [EAST.mesh.certificate])
     broken = attrs.evolve(remote("north", 3, NORTH), mesh_ca="hello")
 
     callers.replace([broken, remote("west", 2, WEST)])
@@ -126,7 +126,7 @@ def test_remote_with_an_unusable_ca_is_left_out_and_the_others_stay() -> None:
 
 
 def test_bundle_is_never_empty() -> None:
-    callers = Callers("east", EAST.mesh.certificate)
+    callers = Callers("east", lambda: [EAST.mesh.certificate])
 
     assert Certificate.parse(callers.bundle).fingerprint == EAST.mesh.certificate.fingerprint
 

@@ -64,6 +64,7 @@ def test_signer_read_back_signs_what_the_saved_ca_verifies(store: PkiStore) -> N
 
 def test_certificates_are_due_at_two_thirds_of_their_life_soonest_first(store: PkiStore) -> None:
     signer = Signer.create("east", now=NOW)
+    signer.save(store)
     enrol(store, signer, Profile.NODE, timedelta(days=6))
     enrol(store, signer, Profile.MIRROR, timedelta(days=3))
 
@@ -91,9 +92,9 @@ def test_failed_write_leaves_the_old_file_and_no_debris(
 
 def test_missing_file_is_named(store: PkiStore) -> None:
     with pytest.raises(ConfigError) as refusal:
-        store.ca_key(Authority.MESH)
+        store.ca(Authority.MESH)
 
-    expected = f"{store.ca_key_path(Authority.MESH)} cannot be read: No such file or directory"
+    expected = f"{store.ca_path(Authority.MESH)} cannot be read: No such file or directory"
     assert str(refusal.value) == expected
 
 
@@ -103,3 +104,11 @@ def test_signers_are_remembered_outside_etcd(store: PkiStore) -> None:
     store.save_signers(("10.0.0.1:4244", "[fd00::1]:4244"))
 
     assert store.signers() == ("10.0.0.1:4244", "[fd00::1]:4244")
+
+
+def test_node_without_ca_keys_is_no_signer(store: PkiStore) -> None:
+    Signer.create("east").save(store)
+    store.ca_key_path(Authority.MESH).unlink()
+
+    with pytest.raises(ConfigError, match=r"^no key of CA CN=meshnet east mesh CA is on this node"):
+        Signer.load(store)
