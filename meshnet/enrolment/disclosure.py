@@ -7,6 +7,7 @@ of this cluster says it: so an old mesh CA passes on what the new one is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from meshnet.enrolment.messages import AuthoritiesReply, AuthoritiesRequest
 from meshnet.enrolment.nodes import Contacts, find_revocation
@@ -52,8 +53,10 @@ class Disclosure:
         found = await list_items(self._kv, schema.REVOKED, codec.decode_revocation, _told_elsewhere)
         return tuple(schema.last_of(each.key) for each in found)[:MOST_REVOKED]
 
-    async def banned(self, node: str) -> bool:
-        return await find_revocation(self._kv, node) is not None
+    async def banned(self, node: str, issued_at: datetime) -> bool:
+        """Whether that node was thrown out after it was given something at that time."""
+        revocation = await find_revocation(self._kv, node)
+        return revocation is not None and issued_at <= revocation.at
 
 
 async def revoked_serials(kv: KV, which: Authority) -> tuple[str, ...]:

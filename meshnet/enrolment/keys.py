@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import secrets
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from meshnet.enrolment.client import EnrolmentClient
 from meshnet.enrolment.messages import ChallengeReply, KeysReply, KeysRequest, Nothing
@@ -20,8 +21,8 @@ from meshnet.pki.verify import choose_issuer, verify_peer
 
 OPEN_CHALLENGES = 32
 
-Banned = Callable[[str], Awaitable[bool]]
-"""Whether a node was thrown out."""
+Banned = Callable[[str, datetime], Awaitable[bool]]
+"""Whether what was issued to a node at that time was called back."""
 
 
 class KeyCustody:
@@ -52,7 +53,7 @@ class KeyCustody:
         if csr.common_name not in self._challenges:
             raise PermissionRefused(f"signer {subject.node!r} answers no challenge of ours")
         self._challenges.remove(csr.common_name)
-        if await self._banned(subject.node):
+        if await self._banned(subject.node, certificate.issued_at):
             raise PermissionRefused(
                 f"node {subject.node!r} was revoked: join again with a new token"
             )

@@ -24,6 +24,8 @@ from meshnet.registry import codec
 from meshnet.registry.store import list_remotes, put_if
 
 INTERVAL_S = 10.0
+PATIENCE_S = 20.0
+"""For all signers of one remote together."""
 MOST_SIGNERS = 16
 MOST_REVOKED = 1000
 
@@ -38,6 +40,8 @@ class RemoteAuthorities:
         self._cluster = cluster
         self._leading = leading
         self._interval_s = interval_s
+        self._failing: dict[str, str] = {}
+        """Why a remote could not be asked, so that each reason is logged once."""
         self._log = structlog.get_logger(component="mesh")
 
     async def run(self) -> None:
@@ -66,14 +70,19 @@ class RemoteAuthorities:
         trusted = [Certificate.parse(pem.encode()) for pem in remote.trusted]
         client = EnrolmentClient(remote.name, signers_of(remote), trusted)
         try:
-            reply = await client.authorities(AuthoritiesRequest(cluster=self._cluster))
+            async with asyncio.timeout(PATIENCE_S):
+                reply = await client.authorities(AuthoritiesRequest(cluster=self._cluster))
             updated = pinned_anew(remote, reply, known)
             if updated != remote:
                 value = codec.encode_remote(updated)
                 await put_if(self._kv, key, value, unchanged=revision)
                 self._log.info("remote's CAs pinned anew", remote=remote.name)
-        except MeshnetError as error:
-            self._log.warning("remote's CAs not known", remote=remote.name, error=str(error))
+            self._failing.pop(remote.name, None)
+        except (MeshnetError, TimeoutError) as error:
+            reason = str(error) or "none of its signers answers in time"
+            if self._failing.get(remote.name) != reason:
+                self._failing[remote.name] = reason
+                self._log.warning("remote's CAs not known", remote=remote.name, error=reason)
 
 
 def signers_of(remote: Remote) -> tuple[str, ...]:
