@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 from hypothesis import settings
@@ -9,6 +10,10 @@ from hypothesis import settings
 import meshnet
 
 assert meshnet.__version__, "imported before anything imports grpc: it sets grpc's environment"
+
+# how long one example takes says more of the machine than of the code
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)

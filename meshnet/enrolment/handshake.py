@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 
 import attrs
 
+from meshnet.enrolment.messages import MeshMember
 from meshnet.model.addressing import Address
+from meshnet.model.check import Check
 from meshnet.pki.certificate import enrolment_name
 from meshnet.pki.token import JoinToken
 
 TIMEOUT_S = 3.0
+MOST_GATEWAYS = 8
 _EXPIRED, _NOT_YET = 10, 9  # X509_V_ERR_*, openssl/x509_vfy.h
 
 
@@ -54,8 +58,53 @@ async def greet(
             endpoint, "it is no signer of that cluster", "ask for a new token on a signer"
         )
     except OSError as error:
-        reason = error.strerror or str(error)
-        return Greeting(endpoint, reason, "see that the agent runs there and 4244/tcp is open")
+        return Greeting(
+            endpoint, _reason(error), "see that the agent runs there and 4244/tcp is open"
+        )
+
+
+async def greet_gateway(gateway: str, mesh_ca: str) -> Greeting:
+    """Shake hands with a cluster's gateway, as far as it goes before that cluster knows us: its
+    certificate must be of that mesh CA and for that very address."""
+    host, _, port = gateway.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=mesh_ca)
+    context.set_alpn_protocols(["h2"])
+    name = host.strip("[]")
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, writer = await asyncio.open_connection(
+                name, int(port), ssl=context, server_hostname=name
+            )
+            writer.close()
+            with contextlib.suppress(OSError):  # it knows no certificate of ours yet
+                await writer.wait_closed()
+    except TimeoutError:
+        return Greeting(gateway, "no answer in time", f"open {port}/tcp between the clusters")
+    except ssl.SSLCertVerificationError as error:
+        fix = "see `meshnet status` there: its certificates, its addresses, its clock"
+        return Greeting(gateway, f"its certificate is not good: {error.verify_message}", fix)
+    except OSError as error:
+        return Greeting(gateway, _reason(error), f"open {port}/tcp between the clusters")
+    return Greeting(gateway)
+
+
+async def check_gateways(member: MeshMember) -> Check:
+    """Whether one gateway at least of that cluster shows a good certificate to this host."""
+    greetings = await asyncio.gather(
+        *(greet_gateway(gateway, member.mesh_ca) for gateway in member.gateways[:MOST_GATEWAYS])
+    )
+    good = [each.endpoint for each in greetings if each.answered]
+    if good:
+        evidence = f"{', '.join(good)}: of the mesh CA of cluster {member.name!r}"
+        return Check(check="certificates", ok=True, evidence=evidence)
+    why = "; ".join(f"{each.endpoint}: {each.error}" for each in greetings)
+    return Check(
+        check="certificates",
+        ok=False,
+        evidence=f"no gateway of cluster {member.name!r} can be reached ({why})",
+        fix=next((each.fix for each in greetings if each.fix), ""),
+    )
 
 
 async def _greet(
@@ -81,6 +130,12 @@ async def _greet(
         with contextlib.suppress(OSError):  # it was answered: how the connection ends is nothing
             await writer.wait_closed()
     return Greeting(endpoint)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _context(token: JoinToken) -> ssl.SSLContext:

@@ -17,6 +17,7 @@ import structlog
 
 from meshnet.enrolment.disclosure import Disclosure
 from meshnet.enrolment.faults import status_of
+from meshnet.enrolment.handshake import check_gateways
 from meshnet.enrolment.inviter import Introduction, Inviter
 from meshnet.enrolment.keys import KeyCustody
 from meshnet.enrolment.messages import (
@@ -43,6 +44,7 @@ from meshnet.enrolment.tokens import Tokens
 from meshnet.enrolment.tunnel import TunnelResponder, TunnelSide
 from meshnet.errors import ConfigError, MeshnetError
 from meshnet.kvstore.api import KV
+from meshnet.model.check import clean
 from meshnet.model.cluster import Cluster
 from meshnet.pki.ca import Signer
 from meshnet.pki.certificate import LIFETIME, Profile
@@ -149,7 +151,11 @@ class EnrolmentServer:
         return attrs.evolve(reply, tunnel=self._tunnel_end()) if request.plan else reply
 
     async def _plan_mesh(self, request: JoinMeshRequest) -> JoinMeshReply:
-        return attrs.evolve(await self._inviter.plan(request), tunnel=self._tunnel_end())
+        reply = await self._inviter.plan(request)
+        checks = reply.checks
+        if clean(checks):
+            checks += (await check_gateways(request.member),)
+        return attrs.evolve(reply, checks=checks, tunnel=self._tunnel_end())
 
     def _tunnel_end(self) -> TunnelEnd:
         return self._responder.side.end()

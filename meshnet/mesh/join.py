@@ -11,6 +11,7 @@ import structlog
 
 from meshnet.enrolment.candidate import as_remote, examine, recognise
 from meshnet.enrolment.client import EnrolmentClient
+from meshnet.enrolment.handshake import check_gateways
 from meshnet.enrolment.inviter import Introduction, demand_one
 from meshnet.enrolment.messages import JoinMeshRequest, MeshMember, TunnelEnd
 from meshnet.enrolment.probe import PATIENCE_S, GatewayProbe
@@ -104,6 +105,8 @@ class _Joining:
             reply = await self.signer.plan_mesh(await self._request())
             member = self._same(reply.member)
             ours = examine(await self.introduction.neighbourhood(), member)
+            if clean(ours):
+                ours += (await check_gateways(member),)
             checks = merged(ours, reply.checks)
             if clean(checks):
                 checks += await self._probe_tunnel(reply.tunnel)

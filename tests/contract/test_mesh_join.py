@@ -118,8 +118,8 @@ async def test_joiner_without_reachable_gateways_leaves_no_half_behind(pair: Pai
         await pair.west.join(await pair.east.token(TokenKind.MESH), gateways=[dead])
 
     assert str(refusal.value) == (
-        "no gateway of cluster 'west' can be reached: gateway of west at "
-        f"{dead} is unreachable: connection refused: is it running?"
+        f"no gateway of cluster 'west' can be reached ({dead}: connection refused): open "
+        f"{dead.rpartition(':')[2]}/tcp between the clusters"
     )
     assert await pair.remotes() == NEITHER
 

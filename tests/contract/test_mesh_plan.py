@@ -65,7 +65,7 @@ async def test_clean_plan_of_a_mesh_has_a_line_for_each_question(
     checks = by_name(report.checks)
     assert list(checks) == [
         "name", "id", "ca", "pinned", "pod-cidr", "gateways", "clock", "protocol",
-        "tunnel-protocol", "families", "identities", "tunnel-port", "path-mtu",
+        "tunnel-protocol", "families", "identities", "certificates", "tunnel-port", "path-mtu",
     ]  # fmt: skip
     assert all(check.ok and check.evidence for check in checks.values())
     ours, theirs = (f"127.0.0.1:{side.tunnel.ports['vxlan']}" for side in (west, east))
@@ -73,6 +73,20 @@ async def test_clean_plan_of_a_mesh_has_a_line_for_each_question(
         f"vxlan from 127.0.0.1 reaches {theirs}, vxlan from 127.0.0.1 reaches {ours}"
     )
     assert checks["path-mtu"].evidence.startswith("1500 bytes pass both ways")
+
+
+async def test_gateway_with_a_certificate_of_another_ca_fails_the_plan_of_both_sides(
+    east: RunningCluster, west: RunningCluster
+) -> None:
+    token = await east.token(TokenKind.MESH)
+
+    report = await west.join(token, plan=True, gateways=[east.gateway])
+
+    check = by_name(report.checks)["certificates"]
+    assert not check.ok
+    reason = f"({east.gateway}: its certificate is not good: "
+    assert check.evidence.startswith(f"no gateway of cluster 'west' can be reached {reason}")
+    assert "tunnel-port" not in by_name(report.checks), "tried only when all else is well"
 
 
 async def test_formats_that_differ_are_each_tried_in_their_own_direction(
