@@ -3,6 +3,7 @@
 #   make demo        two clusters, four hosts, one flat network, left up to play with
 #   make demo-down   take it away
 #   make test        lint, types, layers, and all tests but those of labs and test-docker below
+#   make bench       ratios against the kernel's vxlan device, on a quiet machine
 #   make unit        the tests that need neither root nor the kernel, in seconds
 #   make labs        every lab of containerlab/ comes up, is tested as its file says, and goes
 #   make image       the image of a lab host for containerlab, meshnet:latest
@@ -17,7 +18,8 @@ PACKAGES  := python3-venv python3-bpfcc etcd-server iproute2 iputils-ping nftabl
 # Debian starts what it installs; only tests want Open vSwitch, each its own.
 POLICY    := /usr/sbin/policy-rc.d
 
-.PHONY: demo demo-down image image-wheels test-docker labs pictures test unit lint setup bytecode wheel clean
+# `make bench` wants the machine for itself: nothing else may run.
+.PHONY: bench demo demo-down image image-wheels test-docker labs pictures test unit lint setup bytecode wheel clean
 
 setup: $(SETUP)
 
@@ -74,6 +76,9 @@ image: image-wheels
 
 test-docker: image-wheels
 	@$(PYTHON) -m pytest -q -m docker tests/docker
+
+bench: bytecode
+	@$(PYTHON) -m topology.bench
 
 clean:
 	rm -rf .venv build *.egg-info

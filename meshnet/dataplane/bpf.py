@@ -47,6 +47,7 @@ class Command(enum.IntEnum):
     MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
+    ENABLE_STATS = 32
 
 
 def _syscall(command: int, attribute: ctypes.Array[ctypes.c_char], size: int) -> int:
