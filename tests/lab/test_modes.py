@@ -38,7 +38,7 @@ def peers(modes: Mesh, node: str) -> list[Json]:
 
 def settled(modes: Mesh) -> None:
     for node, expected in EXPECTED.items():
-        eventually(lambda n=node, e=expected: seen_modes(modes, n) == e, within_s=20)
+        eventually(lambda n=node, e=expected: seen_modes(modes, n) == e, within_s=90)
 
 
 def pod_cidrs(modes: Mesh, node: str) -> dict[int, str]:
@@ -113,8 +113,8 @@ def test_where_the_native_way_breaks_the_tunnel_takes_over_and_back_again(
     )
     assert done.returncode == 0, done.stderr
     try:
-        eventually(lambda: seen_modes(modes, "east-1")["east-2"] == "geneve", within_s=25)
-        eventually(lambda: seen_modes(modes, "east-2")["east-1"] == "geneve", within_s=25)
+        eventually(lambda: seen_modes(modes, "east-1")["east-2"] == "geneve", within_s=60)
+        eventually(lambda: seen_modes(modes, "east-2")["east-1"] == "geneve", within_s=60)
         addresses = {on["east-2"].ipv4, on["east-2"].ipv6}
         assert reached(modes.inside(on["east-1"], tries(sorted(addresses)))) == addresses
     finally:
