@@ -8,11 +8,13 @@ c ┘
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -256,3 +258,16 @@ def test_heal_leaves_neither_rules_nor_queues(lab: Lab) -> None:
 def test_a_wrong_fault_is_refused(lab: Lab, words: list[str], code: int, message: str) -> None:
     done = meshnet("lab", "fault", lab.name, *words)
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+
+
+def test_a_lab_with_a_killed_host_heals(tmp_path: Path) -> None:
+    """Its port of the switch is gone with it."""
+    file = tmp_path / "lab.clab.yml"
+    file.write_text(LAB)
+    with deployed(file, name=f"faults-k-{os.getpid()}") as lab:
+        fault(lab, "rate", "a", "b", "1mbit")
+        fault(lab, "mtu", "a", "c", "1400")
+        fault(lab, "kill", "b")
+        fault(lab, "heal")
+        assert "htb" not in run(lab, "sw", "tc qdisc show")
+        assert pings(lab, "a", "c", "-M do -s 1472")

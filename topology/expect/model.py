@@ -57,13 +57,27 @@ class Reach:
 
 
 @attrs.frozen(kw_only=True)
+class Run:
+    """A command on a node that ends well and says something, within some seconds."""
+
+    node: str
+    command: str
+    """Without a shell. `{NAME.ipv4}` and `{NAME.ipv6}` are addresses of an endpoint."""
+    says: str = ""
+    """A regular expression, found in its output."""
+    within: float = 10.0
+
+
+@attrs.frozen(kw_only=True)
 class Survive:
     """What still holds within some seconds of a fault, and after it is healed."""
 
     fault: str
     """As `lab fault` takes it: `cut east-1 west-1 --one-way`."""
     within: float
-    reach: tuple[Reach, ...]
+    reach: tuple[Reach, ...] = ()
+    run: tuple[Run, ...] = ()
+    """Each within its own time."""
     then: tuple[Reach, ...] = ()
     """Once it is healed, within the same time."""
 
@@ -76,18 +90,6 @@ class Refused:
     to: str
     says: str
     """A regular expression, found in what `mesh join` says."""
-
-
-@attrs.frozen(kw_only=True)
-class Run:
-    """A command on a node that ends well and says something, within some seconds."""
-
-    node: str
-    command: str
-    """Without a shell. `{NAME.ipv4}` and `{NAME.ipv6}` are addresses of an endpoint."""
-    says: str = ""
-    """A regular expression, found in its output."""
-    within: float = 10.0
 
 
 @attrs.frozen(kw_only=True)
@@ -173,9 +175,10 @@ def _check(lab: Lab, found: Expectations) -> None:
     for name, endpoint in found.endpoints.items():
         _one_of(endpoint.node, hosts, f"endpoint {name!r} is on node")
     for one in found.expect:
-        if one.run:
-            _one_of(one.run.node, hosts, "run is on node")
         survive = one.survive
+        for command in (one.run, *(survive.run if survive else ())):
+            if command:
+                _one_of(command.node, hosts, "run is on node")
         for reach in (one.reach, *(survive.reach + survive.then if survive else ())):
             for end in (reach.source, reach.target) if reach else ():
                 _one_of(end, [ALL, *found.endpoints], "reach names endpoint")

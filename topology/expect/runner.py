@@ -109,6 +109,8 @@ def _survive(lab: LabState, prober: Prober, one: Survive, say: Say) -> Iterator[
     try:
         for outcome in prober.check(one.reach, one.within):
             yield _named(outcome, f"{one.fault}: ")
+        for command in one.run:
+            yield _named(_run(lab, command, prober.endpoints), f"{one.fault}: ")
     finally:
         fault.apply(lab, ["heal"])
     for outcome in prober.check(one.then, one.within):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from meshnet.errors import UsageError
 from topology.faults import filters, tools
 from topology.faults.book import Book
-from topology.faults.points import Point, cables, interfaces
+from topology.faults.points import Point, cables, interfaces, present
 from topology.model import Lab
 from topology.netns import runtime
 from topology.state import LabState
@@ -49,7 +49,9 @@ def restore(lab: LabState, layout: Lab, book: Book) -> None:
     for link in layout.links:
         for end in link.ends:
             node = lab.nodes.get(end.node)
-            if node is not None and node.pid is not None and runtime.is_up(node):
+            if node is None or node.pid is None or not runtime.is_up(node):
+                continue
+            if end.ifname in present(node.pid):
                 _set_mtu(node.pid, end.ifname, link.mtu)
     for (name, ifname), features in book.offloads.items():
         node = lab.nodes.get(name)

@@ -40,6 +40,11 @@ def interfaces(lab: LabState, layout: Lab, node: str) -> list[Point]:
     return [_point(lab, node, end.ifname) for end in ends]
 
 
+def present(pid: int) -> set[str]:
+    """The interfaces of a node: those of a switch go with the hosts that were killed."""
+    return {port.ifname for port in fabric.ports(runtime.netns(pid))}
+
+
 def cables(layout: Lab, one: str, other: str) -> bool:
     """Whether a cable joins the two, with no switch or router between."""
     return any({end.node for end in link.ends} == {one, other} for link in layout.links)

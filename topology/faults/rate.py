@@ -13,8 +13,9 @@ from typing import Any
 
 from meshnet.errors import LabError
 from topology.faults import filters, tools
-from topology.faults.points import Point, arrivals, interfaces, matches
+from topology.faults.points import Point, arrivals, interfaces, matches, present
 from topology.model import Lab
+from topology.netns import runtime
 from topology.state import LabState
 
 HANDLE = "7f00:"
@@ -35,8 +36,9 @@ def limit(lab: LabState, layout: Lab, sender: str, receiver: str, bits: int) -> 
 
 def remove_all(lab: LabState, layout: Lab, node: str) -> None:
     """On all interfaces of one node. None is not an error."""
+    there = present(runtime.live_pid(lab, node))
     for point in interfaces(lab, layout, node):
-        if _handle(point) == HANDLE:
+        if point.ifname in there and _handle(point) == HANDLE:
             tools.run(point.pid, "tc", "qdisc", "del", "dev", point.ifname, "root")
 
 

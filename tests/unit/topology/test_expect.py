@@ -43,7 +43,8 @@ endpoints:
   db: {node: b}
 expect:
   - reach: {from: web, to: all, verdict: denied, reason: policy, within: 3}
-  - survive: {fault: cut a b, within: 5, reach: [{from: web, to: db}], then: [{from: all, to: db}]}
+  - survive: {fault: cut a b, within: 5, reach: [{from: web, to: db}],
+      run: [{node: b, command: date}], then: [{from: all, to: db}]}
   - refused: {join: west, to: east, says: overlap}
   - run: {node: a, command: ip route, says: default}
 """,
@@ -58,6 +59,7 @@ expect:
             fault="cut a b",
             within=5,
             reach=(Reach(source="web", target="db"),),
+            run=(Run(node="b", command="date"),),
             then=(Reach(source="all", target="db"),),
         ),
         Refused(join="west", to="east", says="overlap"),
@@ -78,6 +80,10 @@ def test_a_file_without_expectations_expects_nothing(tmp_path: Path) -> None:
         ("endpoints: {web: {node: z}}", "endpoint 'web' is on node 'z': there are a, b"),
         ("expect: [{reach: {from: web, to: all}}]", "reach names endpoint 'web': there are all"),
         ("expect: [{run: {node: z, command: true}}]", "run is on node 'z': there are a, b"),
+        (
+            "expect: [{survive: {fault: heal, within: 1, run: [{node: z, command: date}]}}]",
+            "run is on node 'z': there are a, b",
+        ),
         ("expect: [{reach: {from: all}}]", "required field missing @ .*to"),
         (
             "expect: [{reach: {from: all, to: all, verdict: maybe}}]",
