@@ -4,12 +4,14 @@
  * Stage: STAGE_DELIVER_LOCAL, from from_endpoint, from_underlay and from_tunnel.
  * In:    a plain Ethernet frame; `scratch` names the endpoint and the verified sender.
  * Out:   TC_ACT_REDIRECT into the endpoint's namespace, past the host's stack,
+ *        STAGE_ICMP_ERROR when its hops run out here,
  *        TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "endpoint.h"
 #include "flow.h"
 #include "hop.h"
 #include "packet.h"
+#include "too_big.h"
 
 static __always_inline enum drop_reason
 address_frame(struct __sk_buff *skb, struct packet *pkt)
@@ -57,6 +59,8 @@ int deliver_local(struct __sk_buff *skb)
 		reason = take_hop(skb, pkt);
 	if (!reason)
 		reason = address_frame(skb, pkt);
+	if (reason == DROP_TTL_EXCEEDED)
+		return packet_expired(skb, pkt);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 

@@ -9,8 +9,10 @@
  */
 #include "fits.h"
 #include "geneve.h"
+#include "hop.h"
 #include "next_hop.h"
 #include "packet.h"
+#include "too_big.h"
 #include "tunnel.h"
 #include "vxlan.h"
 
@@ -111,6 +113,7 @@ int encapsulate(struct __sk_buff *skb)
 	struct packet *pkt = packet_current();
 	const struct node *node;
 	enum drop_reason reason;
+	__u32 overhead = sizeof(struct tunnel_ipv4);
 	__u16 outer = ETH_P_IP;
 	__be16 protocol;
 
@@ -122,9 +125,13 @@ int encapsulate(struct __sk_buff *skb)
 	if (node->flags & NODE_LOCAL)	/* ours, and yet no endpoint here has it */
 		return packet_drop(skb, pkt, REFUSE(pkt, DROP_UNKNOWN_DESTINATION));
 
+	if (check_hop(skb, pkt))
+		return packet_expired(skb, pkt);
+
 	if (node->flags & NODE_IPV6_UNDERLAY) {
 		reason = encapsulate_ipv6(skb, pkt, node);
 		outer = ETH_P_IPV6;
+		overhead = sizeof(struct tunnel_ipv6);
 	} else {
 		reason = encapsulate_ipv4(skb, pkt, node);
 	}
@@ -132,6 +139,8 @@ int encapsulate(struct __sk_buff *skb)
 	if (!reason && bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol,
 					   sizeof(protocol), 0))
 		reason = REFUSE(pkt, DROP_ENCAPSULATION_FAILED);
+	if (reason == DROP_PACKET_TOO_BIG)
+		return packet_too_big(skb, pkt, node->path_mtu - overhead);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 

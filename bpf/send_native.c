@@ -10,6 +10,7 @@
 #include "hop.h"
 #include "next_hop.h"
 #include "packet.h"
+#include "too_big.h"
 
 int send_native(struct __sk_buff *skb)
 {
@@ -26,6 +27,10 @@ int send_native(struct __sk_buff *skb)
 		reason = REFUSE(pkt, DROP_PACKET_TOO_BIG);
 	if (!reason)
 		reason = take_hop(skb, pkt);
+	if (reason == DROP_PACKET_TOO_BIG)
+		return packet_too_big(skb, pkt, node->path_mtu);
+	if (reason == DROP_TTL_EXCEEDED)
+		return packet_expired(skb, pkt);
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 

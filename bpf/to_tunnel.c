@@ -8,22 +8,37 @@
  *       TC_ACT_UNSPEC for multicast: the device has no key for it and lets it go,
  *       TC_ACT_SHOT with a row in `drops` and an event.
  */
+#include "endpoint.h"
 #include "ipcache.h"
 #include "packet.h"
 #include "parse.h"
+#include "too_big.h"
 #include "tunnel.h"
 
-/* Receivers accept identity remote-node from a node's own addresses only. */
+/* Receivers accept identity remote-node from a node's own addresses only. An endpoint's
+ * packet is here only to be cut, or anybody on a link of ours could have us lend its name.
+ */
+static __always_inline enum drop_reason
+choose_identity(struct packet *pkt, __u32 mark)
+{
+	const struct endpoint *endpoint;
+
+	pkt->source_identity = IDENTITY_REMOTE_NODE;
+	if (address_is(&pkt->source, &CFG->gateway_ipv4) ||
+	    address_is(&pkt->source, &CFG->gateway_ipv6))
+		return DROP_NONE;
+	endpoint = mark == MARK_IN_PIECES ? endpoint_of_address(&pkt->source) : NULL;
+	if (!endpoint)
+		return REFUSE(pkt, DROP_INVALID_SOURCE);
+	pkt->source_identity = endpoint->identity;
+	return DROP_NONE;
+}
+
 static __always_inline enum drop_reason
 choose_node(struct packet *pkt)
 {
-	const struct ipcache *row;
+	const struct ipcache *row = ipcache_lookup(&pkt->destination);
 
-	if (!address_is(&pkt->source, &CFG->gateway_ipv4) &&
-	    !address_is(&pkt->source, &CFG->gateway_ipv6))
-		return REFUSE(pkt, DROP_INVALID_SOURCE);
-	pkt->source_identity = IDENTITY_REMOTE_NODE;
-	row = ipcache_lookup(&pkt->destination);
 	if (!row || !row->node_index)
 		return REFUSE(pkt, DROP_UNKNOWN_DESTINATION);
 	pkt->destination_identity = row->identity;
@@ -35,7 +50,7 @@ static __always_inline enum drop_reason
 set_key(struct __sk_buff *skb, struct packet *pkt)
 {
 	const struct node *node = bpf_map_lookup_elem(MAP(nodes), &pkt->node_index);
-	struct bpf_tunnel_key key = {.tunnel_id = IDENTITY_REMOTE_NODE, .tunnel_ttl = TUNNEL_TTL};
+	struct bpf_tunnel_key key = {.tunnel_id = pkt->source_identity, .tunnel_ttl = TUNNEL_TTL};
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
 	if (!node || !(node->flags & NODE_PRESENT))
@@ -63,6 +78,8 @@ int to_tunnel(struct __sk_buff *skb)
 	reason = parse_packet(skb, pkt, skb->protocol, ETH_HLEN);
 	if (!reason && address_is_multicast(&pkt->destination))
 		return TC_ACT_UNSPEC;
+	if (!reason)
+		reason = choose_identity(pkt, skb->mark);
 	if (!reason)
 		reason = choose_node(pkt);
 	if (!reason)

@@ -21,12 +21,17 @@ endpoint_has(const struct endpoint *endpoint, const struct address *address)
 	       (address_equal(address, &endpoint->ipv6) && !address_is_none(address));
 }
 
+static __always_inline const struct endpoint *
+endpoint_of_address(const struct address *address)
+{
+	return bpf_map_lookup_elem(MAP(endpoints_by_address), address);
+}
+
 /* Is the destination here? Then STAGE_DELIVER_LOCAL knows where to. */
 static __always_inline bool
 endpoint_choose(struct packet *pkt)
 {
-	const struct endpoint *endpoint =
-		bpf_map_lookup_elem(MAP(endpoints_by_address), &pkt->destination);
+	const struct endpoint *endpoint = endpoint_of_address(&pkt->destination);
 
 	if (!endpoint)
 		return false;

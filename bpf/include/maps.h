@@ -17,6 +17,7 @@
  * seen_identities       struct seen_key -> packets (LRU)    programs  as the pins
  * events                ring of struct event                programs  as the pins
  * event_buckets         reason -> struct event_bucket       programs  as the pins
+ * icmp_budget           0 -> struct event_bucket            programs  as the pins
  * conntrack             struct conntrack_key -> row (LRU)  programs  as the pins
  * services              struct service_key -> service       agent     as the pins
  * backends              index -> struct backend             agent     as the pins

@@ -9,6 +9,7 @@
  * Maps: scratch, counters, drops, event_buckets, events.  Layout: abi/packet.h, abi/drop.h.
  */
 #pragma once
+#include "bucket.h"
 #include "maps.h"
 
 #define REFUSE(pkt, reason) refuse(pkt, reason, FILE_WORD(0), FILE_WORD(8), __LINE__)
@@ -106,21 +107,8 @@ event_allowed(enum drop_reason reason, __u64 now)
 {
 	__u32 index = reason;
 	struct event_bucket *bucket = bpf_map_lookup_elem(MAP(event_buckets), &index);
-	__u64 earned;
 
-	if (!bucket)
-		return false;
-	earned = (now - bucket->refilled_ns) / EVENT_INTERVAL_NS;
-	if (earned) {
-		bucket->tokens += earned;
-		bucket->refilled_ns = now;
-		if (bucket->tokens > EVENT_BURST)
-			bucket->tokens = EVENT_BURST;
-	}
-	if (!bucket->tokens)
-		return false;
-	bucket->tokens--;
-	return true;
+	return bucket && bucket_take(bucket, now, EVENT_INTERVAL_NS, EVENT_BURST);
 }
 
 static __always_inline void

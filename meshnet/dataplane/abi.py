@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "40c4b968621733e786ed476629ce5ee73d0f8c4a997eed4e48678e60221e37fc"
+HEADERS_SHA256 = "cde02ac849dea1239145b5dd44189feedd4bbf30515ab473aff552a1bdb7202f"
 
 
 class AddressLimit(enum.IntEnum):
@@ -118,7 +118,9 @@ class Counter(enum.IntEnum):
     MASQUERADED = 13
     UNMASQUERADED = 14
     AUDITED = 15
-    COUNT = 16
+    TO_BE_CUT = 16
+    ICMP_ERRORS_SENT = 17
+    COUNT = 18
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -190,7 +192,8 @@ class Stage(enum.IntEnum):
     RECEIVE_NATIVE = 4
     MASQUERADE = 5
     UNMASQUERADE = 6
-    COUNT = 7
+    ICMP_ERROR = 7
+    COUNT = 8
 
 
 class PolicyNumber(enum.IntEnum):
@@ -537,6 +540,8 @@ class Packet(ctypes.Structure):
     policy_id: int
     rule: int
     audited: int
+    error_mtu: int
+    reserved2: int
     _fields_ = [
         ("source", Address),
         ("destination", Address),
@@ -568,6 +573,8 @@ class Packet(ctypes.Structure):
         ("policy_id", ctypes.c_uint32),
         ("rule", ctypes.c_uint32),
         ("audited", ctypes.c_uint32),
+        ("error_mtu", ctypes.c_uint32),
+        ("reserved2", ctypes.c_uint32),
     ]
 
 
@@ -707,7 +714,7 @@ SIZES: dict[type[ctypes.Structure], int] = {
     NatKey: 40,
     Nat: 24,
     Node: 336,
-    Packet: 144,
+    Packet: 152,
     PolicyKey: 12,
     PolicyClassKey: 12,
     PolicyRuling: 8,

@@ -176,6 +176,7 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
         spec(
             "policy_classes", lpm, abi.PolicyClassKey, abi.PolicyRuling, sizes.policy_classes, lazy
         ),
+        spec("icmp_budget", percpu, u32, abi.EventBucket, 1),
     )
 
 
@@ -187,6 +188,7 @@ STAGES: dict[abi.Stage, str] = {
     abi.Stage.RECEIVE_NATIVE: "receive_native",
     abi.Stage.MASQUERADE: "masquerade",
     abi.Stage.UNMASQUERADE: "unmasquerade",
+    abi.Stage.ICMP_ERROR: "icmp_error",
 }
 """Which program is which stage of the prog array."""
 
@@ -211,6 +213,7 @@ PROGRAMS = (
     "sock_getpeername6",
     "masquerade",
     "unmasquerade",
+    "icmp_error",
 )
 """Every program; each is the one function of bpf/<name>.c."""
 

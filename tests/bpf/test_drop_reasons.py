@@ -17,7 +17,7 @@ from meshnet.dataplane.schema import Sizes, schema
 from meshnet.model.dataplane import IpcacheRow, Mode, Modes, PolicyKey
 from meshnet.model.policy import Direction
 from meshnet.model.ruling import PortRow, Verdict
-from tests.support.bpf import API, SHOT, WEB, Node, config, endpoint, node
+from tests.support.bpf import API, REDIRECT, SHOT, WEB, Node, config, endpoint, node
 from tests.support.odd_packets import NATIVE_GRE, ODD
 from tests.support.packets import (
     ETH_ARP,
@@ -190,6 +190,8 @@ LONGER_THAN_IT_IS = b"\x45\0\x01\0" + bytes(16)
 FIVE_EXTENSIONS = extension(extension(extension(extension(extension(udp(1, 2))))))
 
 R = DropReason
+TOLD = {R.PACKET_TOO_BIG, R.TTL_EXCEEDED}
+"""The sender gets an ICMP error."""
 DENY_UDP = PortRow(40, 17, 0, Verdict.DENY, 7)
 
 
@@ -245,18 +247,18 @@ CASES = [
     Case(
         R.PACKET_TOO_BIG,
         "from_endpoint",
-        frame(ip("10.1.0.10", "10.2.0.10", udp(1, 2, bytes(1423)))),
+        frame(ip("10.1.0.10", "10.2.0.10", udp(1, 2, bytes(1423)), fragment=0x4000)),
     ),
     Case(
         R.PACKET_TOO_BIG,
         "from_endpoint",
-        frame(ip("10.1.0.10", "10.2.0.10", tcp(1, 2, bytes(2000)))),
+        frame(ip("10.1.0.10", "10.2.0.10", tcp(1, 2, bytes(2000)), fragment=0x4000)),
         gso_size=1411,
     ),
     Case(
         R.ENCAPSULATION_FAILED,
         "encapsulate",
-        frame(Packet(ETH_ARP, bytes(46))),
+        frame(Packet(ETH_ARP, bytes([64] * 46))),
         _on_the_way_to_west,
     ),
     Case(
@@ -318,7 +320,7 @@ CASES = [
     Case(R.NATIVE_SOURCE, "from_underlay", native("10.2.0.13"), _claim_of_another_cluster),
     Case(R.EXTENSION_HEADERS, "from_underlay", native_extensions(), _accept_native),
     Case(R.NESTED_IP, "from_underlay", NATIVE_GRE, _accept_native),
-    Case(R.PACKET_TOO_BIG, "from_endpoint", web(size=1473), _send_native),
+    Case(R.PACKET_TOO_BIG, "from_endpoint", web(size=1473, fragment=0x4000), _send_native),
     Case(R.TTL_EXCEEDED, "from_endpoint", web(ttl=1), _send_native),
     Case(
         R.TTL_EXCEEDED, "from_endpoint", web("fd00:10:2::10", "fd00:10:1::10", ttl=1), _send_native
@@ -352,7 +354,7 @@ def test_a_refused_packet_has_one_reason_one_count_and_an_event_of_its_line(
     )
     case.after(east)
 
-    assert done.verdict == SHOT
+    assert done.verdict == (REDIRECT if case.reason in TOLD else SHOT)
     assert east.drops() == {f"{case.reason.name} {direction}": 1}
     event = east.one_event()
     assert (event.reason, event.direction) == (case.reason.name, direction)

@@ -58,5 +58,7 @@ enum counter {
 	COUNTER_MASQUERADED = 13,	/* to the world, with this node's address */
 	COUNTER_UNMASQUERADED = 14,	/* the answers */
 	COUNTER_AUDITED = 15,		/* let through in audit mode */
-	COUNTER_COUNT = 16,
+	COUNTER_TO_BE_CUT = 16,		/* too big without DF: the host's stack cuts them */
+	COUNTER_ICMP_ERRORS_SENT = 17,	/* to an endpoint: too big, or out of hops */
+	COUNTER_COUNT = 18,
 };

@@ -24,7 +24,8 @@ enum stage {
 	STAGE_RECEIVE_NATIVE = 4,
 	STAGE_MASQUERADE = 5,
 	STAGE_UNMASQUERADE = 6,
-	STAGE_COUNT = 7,
+	STAGE_ICMP_ERROR = 7,
+	STAGE_COUNT = 8,
 };
 
 struct packet {
@@ -58,5 +59,7 @@ struct packet {
 	__u32 policy_id;	/* STAGE_DELIVER_LOCAL: the receiver's */
 	__u32 rule;		/* the policy rule that decided; 0: none did */
 	__u32 audited;		/* enum drop_reason: let through, where policy would refuse */
+	__u32 error_mtu;	/* STAGE_ICMP_ERROR: what fits; 0: it ran out of hops */
+	__u32 reserved2;
 };
-_Static_assert(sizeof(struct packet) == 144, "packet is ABI");
+_Static_assert(sizeof(struct packet) == 152, "packet is ABI");
