@@ -82,6 +82,10 @@ class Endpoints:
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._pools = {c.network.version: AddressPool(c) for c in local.pod_cidrs}
         self._last_id = 0
+        self.route_mtu: Callable[[], int] = lambda: local.endpoint_mtu
+        """What their default routes are to have now."""
+        self._routed: dict[Key, int] = {}
+        """What they have."""
         self._log = structlog.get_logger()
 
     def list(self) -> list[Endpoint]:
@@ -175,7 +179,11 @@ class Endpoints:
             pass  # it is being made
         elif not facts.is_alive(endpoint):
             await self._end(endpoint, "endpoint ended: its process or its namespace is gone")
-        elif row is None or (row.endpoint_id, row.identity) != (endpoint.id, endpoint.identity):
+        elif (
+            row is None
+            or (row.endpoint_id, row.identity) != (endpoint.id, endpoint.identity)
+            or self._routed.get(endpoint.key) != self.route_mtu()
+        ):
             async with self._changing(endpoint.key):
                 if self._endpoints.get(endpoint.key) is endpoint:
                     await self._attach_again(endpoint)
@@ -253,7 +261,7 @@ class Endpoints:
         if endpoint.owns_netns:
             path = await self._netlink.create_netns(facts.netns_name(endpoint))
             endpoint = self._keep(attrs.evolve(endpoint, netns=path))
-        veth = await self._netlink.create_veth(self._veth_spec(endpoint))
+        veth = await self._create_veth(endpoint)
         labels = self._namespace_labels(endpoint.namespace) or {}
         endpoint = attrs.evolve(endpoint, namespace_labels=labels)
         endpoint, fresh = await self._publication.identify(endpoint)
@@ -328,7 +336,13 @@ class Endpoints:
             for address in endpoint.addresses
         )
 
-    def _veth_spec(self, endpoint: Endpoint) -> VethSpec:
+    async def _create_veth(self, endpoint: Endpoint) -> Veth:
+        mtu = self.route_mtu()
+        veth = await self._netlink.create_veth(self._veth_spec(endpoint, mtu))
+        self._routed[endpoint.key] = mtu
+        return veth
+
+    def _veth_spec(self, endpoint: Endpoint, route_mtu: int) -> VethSpec:
         return VethSpec(
             host_ifname=endpoint.host_ifname,
             host_mac=GATEWAY_MAC,
@@ -337,11 +351,11 @@ class Endpoints:
             addresses=endpoint.addresses,
             gateways=self._local.gateways,
             mtu=self._local.underlay.mtu,
-            route_mtu=self._local.endpoint_mtu,
+            route_mtu=route_mtu,
         )
 
     async def _attach_again(self, endpoint: Endpoint) -> None:
-        veth = await self._netlink.create_veth(self._veth_spec(endpoint))
+        veth = await self._create_veth(endpoint)
         self._dataplane.attach_endpoint(self._enforcement.policed(facts.row_of(endpoint, veth)))
 
     async def _finish(self, endpoint: Endpoint) -> None:
@@ -383,6 +397,7 @@ class Endpoints:
         self._enforcement.forget(endpoint)
         self._store.delete(endpoint.id)
         del self._endpoints[endpoint.key]
+        self._routed.pop(endpoint.key, None)
         self._ending.discard(endpoint.key)
         for address in endpoint.addresses:
             if (pool := self._pools.get(address.version)) is not None:

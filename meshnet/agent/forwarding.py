@@ -74,5 +74,11 @@ class Forwarding:
         rows |= underlay_rows(own, everyone)
         for view in self._view.clusters.values():
             rows |= ipcache_rows(own, everyone, view.ips.values())
-        path_mtu = self._local.underlay.mtu
-        return node_rows(own, everyone, path_mtu=path_mtu, path_to=self._paths.path), rows
+        node_map = node_rows(
+            own,
+            everyone,
+            path_mtu=self._local.underlay.mtu,
+            path_mtus=self._paths.path_prober.path_mtus,
+            path_to=self._paths.path,
+        )
+        return node_map, rows

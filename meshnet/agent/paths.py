@@ -15,13 +15,17 @@ import structlog
 from meshnet.agent.local import LocalNode
 from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.native_probe import NativeProber, Target
+from meshnet.agent.path_probe import PathPeer, PathProber
 from meshnet.logic.ipcache import outer_address
+from meshnet.logic.path_mtu import overhead
 from meshnet.logic.routing import FAMILIES, PeerPath, by_tunnel, candidates, decide
 from meshnet.model.addressing import Address
 from meshnet.model.kernel import Hop
 from meshnet.model.node import Node
 from meshnet.netlink.api import Netlink
 
+IPV6_MTU_LEAST = 1280
+"""RFC 8200: no route may have less."""
 FRESH_S = 55.0
 """How long an answer of the routing table is believed without any news of a change."""
 
@@ -43,12 +47,30 @@ class Paths:
         self.trigger: Callable[[], None] = lambda: None
         """Set by whoever runs `reconcile`."""
         self.prober = NativeProber(netlink, lambda: self.trigger())
+        self.path_prober = PathProber(self._path_peers, ceiling=local.underlay.mtu, changed=changed)
         self.paths: dict[Address, PeerPath] = {}
         """By outer address, as rows of `nodes` are."""
 
     def path(self, outer: Address) -> PeerPath:
         """Before anything is known of a peer: by tunnel."""
         return self.paths.get(outer) or by_tunnel(self._local.cluster.tunnel)
+
+    def path_mtu(self, outer: Address) -> int:
+        """Bytes of an outer packet. Before anything is known: what the interface takes."""
+        return self.path_prober.path_mtus.get(outer, self._local.underlay.mtu)
+
+    def fits(self, outer: Address, family: int) -> int:
+        """The largest packet of an endpoint or the node that reaches a peer in one piece."""
+        mode = self.path(outer).mode(family)
+        room = self.path_mtu(outer) - overhead(outer.version, mode)
+        return room if family == 4 else max(room, IPV6_MTU_LEAST)
+
+    @property
+    def endpoint_mtu(self) -> int:
+        """Of endpoints' default routes: what the widest way takes, at most what any tunnel
+        would. Who sends by a narrower one is told so, peer by peer."""
+        widest = max((self.fits(outer, 4) for outer in self.paths), default=1 << 16)
+        return min(widest, self._local.endpoint_mtu)
 
     def routes_changed(self) -> None:
         """Ask for every hop again."""
@@ -84,6 +106,7 @@ class Paths:
                 )  # fmt: skip
         if decided != self.paths:
             self.paths = decided
+            self.path_prober.peers_changed()
             self._changed()
 
     def _peers(self) -> Iterator[tuple[Address, Node]]:
@@ -92,6 +115,17 @@ class Paths:
             outer = outer_address(own, node)
             if node.key != own.key and outer is not None:
                 yield outer, node
+
+    def _path_peers(self) -> Iterator[PathPeer]:
+        """Whose path is measured: who has an own address of a family that we have, too."""
+        for outer, node in self._peers():
+            own = self._local.underlay_address(outer.version)
+            ends = ((self._local.gateway(gateway.version), gateway) for gateway in node.gateways)
+            inner = next(((ours, theirs) for ours, theirs in ends if ours is not None), None)
+            if own is not None and inner is not None:
+                yield PathPeer(
+                    address=outer, own_address=own, inner=inner, mode=self.path(outer).summary
+                )
 
     async def _ask(self, peers: dict[Address, Node]) -> None:
         """The routing table, for whom it was not asked lately."""

@@ -60,15 +60,17 @@ class Routes:
         }
 
     def _route(self, prefix: Prefix, outer: Address | None) -> Route:
-        """By the vxlan device, or by the next hop where endpoints' packets travel natively."""
+        """By the vxlan device, or by the next hop where endpoints' packets travel natively.
+        Its MTU is the path's, so that the stack cuts what of endpoints may be cut."""
         source = self._local.gateway(prefix.version)
-        path = self._paths.path(outer) if outer else None
-        if path is not None and path.mode(prefix.version) is Mode.NATIVE:
-            via = path.next_hop(prefix.version)
-            return Route(destination=prefix, ifindex=path.ifindex, source=source, via=via)
-        return Route(
-            destination=prefix,
-            ifindex=self._ifindex,
-            source=source,
-            mtu=self._local.endpoint_mtu,
-        )
+        if outer is None:
+            return Route(
+                destination=prefix, ifindex=self._ifindex, source=source,
+                mtu=self._local.endpoint_mtu,
+            )  # fmt: skip
+        path, mtu = self._paths.path(outer), self._paths.fits(outer, prefix.version)
+        if path.mode(prefix.version) is not Mode.NATIVE:
+            return Route(destination=prefix, ifindex=self._ifindex, source=source, mtu=mtu)
+        via = path.next_hop(prefix.version)
+        narrow = mtu if mtu < self._local.underlay.mtu else None
+        return Route(destination=prefix, ifindex=path.ifindex, source=source, via=via, mtu=narrow)

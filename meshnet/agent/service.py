@@ -177,19 +177,20 @@ class _Agent:
         forwarding = Forwarding(
             local, self.view, self.paths, dataplane, self.enforcement, self.effect
         )
+        self.endpoints.route_mtu = lambda: self.paths.endpoint_mtu
+        self.on_endpoints = Loop("endpoints", self._reconcile_endpoints)
         self.on_paths = [
             Loop("forwarding", forwarding.reconcile),
             Loop("routes", routes_of_host.reconcile),
             Loop("services", self.services.reconcile),
+            self.on_endpoints,
         ]
         self.effect.settled = lambda: self.endpoints.settled
-        self.on_endpoints = Loop("endpoints", self._reconcile_endpoints)
         paths_loop = Loop("paths", self.paths.reconcile)
         self.paths.trigger = paths_loop.trigger
         self.on_mesh = [*self.on_paths, paths_loop]
         self.loops = [
             *self.on_mesh,
-            self.on_endpoints,
             Loop("conntrack", ConntrackSweeper(dataplane).reconcile, resync_s=SWEEP_S),
         ]
         self.underlay = UnderlayWatch(
@@ -231,6 +232,7 @@ class _Agent:
         yield self.resolver.run()
         yield self.checks.run()
         yield self.paths.prober.run()
+        yield self.paths.path_prober.run()
         yield self.underlay.run()
         yield self.events.run()
         yield self.etcd_health.run()

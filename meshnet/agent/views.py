@@ -99,7 +99,7 @@ def peers(context: Context) -> list[Json]:
                 "address": str(address),
                 "mode": path.summary,
                 "modes": {"ipv4": path.modes.ipv4, "ipv6": path.modes.ipv6},
-                "path_mtu_bytes": context.local.underlay.mtu,
+                "path_mtu_bytes": context.paths.path_mtu(address),
                 "rtt_ms": health.rtt_ms if health else None,
                 "reachable": bool(health and health.reachable),
             }

@@ -202,3 +202,21 @@ async def test_a_namespace_that_was_given_is_not_taken_away(node: Node, tmp_path
     await node.endpoints.delete("default", "web")
     assert given.exists()
     assert await node.traces() == {"namespaces": [str(given)]}
+
+
+async def test_the_default_route_follows_what_the_paths_take(node: Node) -> None:
+    await make(node)
+    endpoint = node.endpoints.get("default", "web")
+
+    def routed() -> int | None:
+        spec = node.kernel.links[endpoint.host_ifname].veth
+        return spec.route_mtu if spec else None
+
+    assert routed() == 1450
+    node.endpoints.route_mtu = lambda: 1350
+    await node.endpoints.reconcile()
+    assert routed() == 1350
+    await make(node, "late")
+    assert node.endpoints.get("default", "late").state is EndpointState.READY
+    await node.endpoints.reconcile()
+    assert node.dataplane.endpoints().keys() == set((await node.kernel.list_veths("mesh")).values())

@@ -98,6 +98,33 @@ async def test_auto_is_native_after_the_probe_and_the_hosts_routes_follow() -> N
     assert {r.ifindex for r in await world.kernel.list_routes()} == {vxlan}
 
 
+async def test_a_measured_path_narrows_the_hosts_routes_and_the_endpoints() -> None:
+    world = World(Routing.TUNNEL)
+    vxlan, _ = await world.kernel.ensure_vxlan("vx", port=8472, mtu=1450, addresses=())
+    await world.kernel.set_up(vxlan)
+    routes = Routes(world.local, world.view, world.paths, world.kernel, vxlan_ifindex=vxlan)  # type: ignore[arg-type]
+    four, six = PEER.pod_cidrs
+    for measured, fits in ((None, (1450, 1450)), (1400, (1350, 1350)), (1300, (1250, 1280))):
+        if measured:
+            world.paths.path_prober.path_mtus[OUTER] = measured
+        await world.paths.reconcile()
+        await routes.reconcile()
+
+        found = {route.destination: route.mtu for route in await world.kernel.list_routes()}
+        assert (found[four], found[six]) == fits
+        assert world.paths.path_mtu(OUTER) == (measured or 1500)
+        assert world.paths.endpoint_mtu == fits[0]
+
+
+async def test_who_is_measured_is_named_with_both_ends_inside_and_outside() -> None:
+    world = World(Routing.TUNNEL, TunnelProtocol.GENEVE)
+    (peer,) = world.paths._path_peers()
+
+    assert (peer.own_address, peer.address) == (world.local.underlay_address(4), OUTER)
+    assert peer.inner == (world.local.gateway(4), PEER.gateways[0])
+    assert peer.mode is Mode.GENEVE
+
+
 async def test_news_of_routes_has_every_hop_asked_again() -> None:
     world = World(Routing.TUNNEL)
     await world.paths.reconcile()
