@@ -37,7 +37,7 @@ from meshnet.model.addressing import Address, contains
 from meshnet.model.dataplane import EndpointRow
 from meshnet.model.endpoint import Endpoint, EndpointState, OwnerProcess
 from meshnet.model.identity import check_user_label
-from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, VethSpec
+from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, Veth, VethSpec
 from meshnet.netlink.api import Netlink
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]

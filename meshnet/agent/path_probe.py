@@ -4,7 +4,8 @@ A probe is what the dataplane itself would send: outer UDP with "do not fragment
 peer's tunnel port, VNI 6 (remote-node), inside an ICMP echo from our gateway address to the
 peer's. The peer's dataplane unpacks it like any packet and its stack answers, so nothing has
 to run there, and a Cilium node answers as well. The answer comes by the tunnel of the peer,
-cut in pieces where the way back is narrower: each side finds the MTU of its own direction.
+cut in pieces once the peer knows that the way back is narrower: then each side finds the MTU of
+its own direction, and before that the smaller of both.
 
 `path_mtus` follows. A peer is measured when it appears, every `VERIFY_S`, and at once when a
 router says "too big" about our packets. Such a message can be forged: it only makes us look.

@@ -61,9 +61,12 @@ class Paths:
 
     def fits(self, outer: Address, family: int) -> int:
         """The largest packet of an endpoint or the node that reaches a peer in one piece."""
-        mode = self.path(outer).mode(family)
-        room = self.path_mtu(outer) - overhead(outer.version, mode)
+        room = self.room(outer, family)
         return room if family == 4 else max(room, IPV6_MTU_LEAST)
+
+    def room(self, outer: Address, family: int) -> int:
+        """What the outer headers leave; for IPv6 it may be less than IPv6 can do with."""
+        return self.path_mtu(outer) - overhead(outer.version, self.path(outer).mode(family))
 
     @property
     def endpoint_mtu(self) -> int:

@@ -7,7 +7,7 @@ asked for, so it goes away by itself when its cause does.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -28,6 +28,7 @@ _WHEN_FULL = {
     "conntrack_entries higher in meshnet.toml and restart the agent",
     "seen_identities": "when it is full the oldest rows are forgotten; packets do not notice",
 }
+IPV6_MTU_LEAST = 1280
 FAILING_AFTER = 3
 """Passes in a row that must fail before a loop's failure is shown."""
 POISONED_SHOWN = 20
@@ -47,6 +48,21 @@ class Problem:
     severity: Severity
     message: str
     fix: str
+
+
+def of_paths(path_mtus: Mapping[str, tuple[int, int]]) -> list[Problem]:
+    """`path_mtus`: of each peer, the path's MTU and what of it an IPv6 packet could have."""
+    return [
+        Problem(
+            id="narrow-path",
+            severity=Severity.WARNING,
+            message=f"the path to {peer} takes {mtu} bytes: {room} for an endpoint's packet",
+            fix=f"IPv6 needs {IPV6_MTU_LEAST} (RFC 8200), and larger packets than {room} bytes "
+            "are lost: find the narrow hop, or use native routing or IPv4",
+        )
+        for peer, (mtu, room) in sorted(path_mtus.items())
+        if room < IPV6_MTU_LEAST
+    ]
 
 
 def of_tables(tables: Iterable[Table[Any]]) -> list[Problem]:

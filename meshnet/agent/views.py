@@ -17,6 +17,7 @@ from meshnet.agent.problems import (
     of_loops,
     of_maps,
     of_ownership,
+    of_paths,
     of_remotes,
     of_resolver,
     of_tables,
@@ -74,6 +75,7 @@ def problems(context: Context, usage: list[MapUsage]) -> list[Problem]:
         *of_loops(context.loops),
         *of_ownership(context.ownership.lost),
         *of_underlay(context.underlay.fault),
+        *of_paths(path_mtus(context)),
         *of_tables(tables),
         *of_remotes(tables.mesh_status.items.values()),
         *of_maps(usage),
@@ -81,6 +83,21 @@ def problems(context: Context, usage: list[MapUsage]) -> list[Problem]:
         *of_resolver(context.resolver.error),
         *context.authorities.problems(),
     ]
+
+
+def path_mtus(context: Context) -> dict[str, tuple[int, int]]:
+    """Of each node that IPv6 packets of endpoints may go to."""
+    own = context.local.as_node()
+    found = {}
+    for node in context.view.nodes():
+        address = outer_address(own, node)
+        if node.key != own.key and address is not None and context.local.pod_cidr(6):
+            room = context.paths.room(address, 6)
+            found[f"node {node.name} of cluster {node.cluster}"] = (
+                context.paths.path_mtu(address),
+                room,
+            )
+    return found
 
 
 def peers(context: Context) -> list[Json]:

@@ -54,11 +54,16 @@ def path_mtus(mesh: Mesh, node: str) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def narrow(mesh: Mesh) -> Iterator[Mesh]:
     """Known to both ends; afterwards as wide as before, and known so, too."""
-    wide = {node: path_mtus(mesh, node) for node in ("east-1", "west-2")}
-    assert {mtu for known in wide.values() for mtu in known.values()} == {1500}
+    ends = {"east-1": "west-2", "west-2": "east-1"}
+    wide = {node: dict.fromkeys(path_mtus(mesh, node), 1500) for node in ends}
+
+    def all_wide() -> bool:
+        return all(path_mtus(mesh, node) == known for node, known in wide.items())
+
+    eventually(all_wide, within_s=60)
     mesh.lab.fault("mtu", "east-1", "west-2", str(PATH_MTU))
     try:
-        for node, other in (("east-1", "west-2"), ("west-2", "east-1")):
+        for node, other in ends.items():
             expected = {**wide[node], other: PATH_MTU}
             eventually(lambda n=node, e=expected: path_mtus(mesh, n) == e, within_s=60)
         mesh.run("west-2", "sh", "-c", f"head -c {SIZE} /dev/urandom > {FILE}")
@@ -66,8 +71,7 @@ def narrow(mesh: Mesh) -> Iterator[Mesh]:
     finally:
         mesh.lab.fault("heal")
         mesh.run("west-2", "rm", "-f", FILE)
-    for node, known in wide.items():
-        eventually(lambda n=node, k=known: path_mtus(mesh, n) == k, within_s=60)
+    eventually(all_wide, within_s=60)
 
 
 def test_rows_and_routes_of_that_path_alone_are_narrow(

@@ -47,3 +47,15 @@ def test_a_lost_block_tells_the_way_out() -> None:
     assert problems.of_ownership(None) == []
     (found,) = problems.of_ownership("PodCIDR 10.1.4.0/22 (epoch 1) belongs to node b, epoch 2")
     assert "cluster leave" in found.fix
+
+
+def test_a_path_without_room_for_ipv6_is_a_problem() -> None:
+    paths = {
+        "node west-1 of cluster west": (1329, 1279),
+        "node east-2 of cluster east": (1330, 1280),
+    }
+    (found,) = problems.of_paths(paths)
+    assert found.message == (
+        "the path to node west-1 of cluster west takes 1329 bytes: 1279 for an endpoint's packet"
+    )
+    assert found.id == "narrow-path"
