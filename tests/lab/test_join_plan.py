@@ -176,18 +176,17 @@ def test_tunnel_that_passes_one_way_only_is_seen_by_its_direction(a: Node, b: No
 
 def test_path_mtu_is_what_passes_both_ways(a: Node, b: Node) -> None:
     token = node_token(a)
-    b.exec("ip link set eth1 mtu 1500", check=True)
     try:
-        a.exec("ip link set eth1 mtu 1400", check=True)
+        b.exec("ip link set eth1 mtu 1400", check=True)
         _, answer, narrow = planned(b, "cluster", "join", token)
-        a.exec("ip link set eth1 mtu 1300", check=True)
+        b.exec("ip link set eth1 mtu 1300", check=True)
         _, _, too_narrow = planned(b, "cluster", "join", token)
     finally:
-        a.exec("ip link set eth1 mtu 1500", check=True)
+        b.exec("ip link set eth1 mtu 1500", check=True)
 
     assert narrow == {}
     evidence = {check["check"]: check["evidence"] for check in answer["checks"]}["path-mtu"]
-    assert evidence == ("1400 bytes pass both ways (our interface: 1500), so endpoints get 1350")
+    assert evidence == ("1400 bytes pass both ways (our interface: 1400), so endpoints get 1350")
     assert too_narrow == {
         "path-mtu": (
             "1300 bytes pass, IPv6 endpoints need 1330",

@@ -60,9 +60,7 @@ def test_cas_are_replaced_and_certificates_renewed_without_one_lost_packet(mesh:
         lambda: (ca(mesh)["phase"], ca(mesh)["epoch"]) == ("stable", 3), within_s=90, every_s=0.5
     )
     remote = mesh.etcd("west-1", "get", "meshnet/v1/remotes/east")
-    eventually(
-        lambda: all(row["ready"] for row in mesh.json("west-1", "mesh", "status")), within_s=30
-    )
+    mesh.run("west-1", "meshnet", "mesh", "status", "--wait", "--timeout", "30s")
 
     assert len(remote) == 1
     assert fingerprints(mesh).isdisjoint(before)
