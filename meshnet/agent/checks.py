@@ -8,7 +8,7 @@ failed in a row, and back after one that did not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 import h11
@@ -35,10 +35,12 @@ class _Record:
 class Checks:
     """Args:
     targets: the backends of this node that want to be checked, and how.
-    changed: called when `failing` did.
+    changed: awaited when `failing` did.
     """
 
-    def __init__(self, targets: Callable[[], Targets], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, targets: Callable[[], Targets], changed: Callable[[], Awaitable[None]]
+    ) -> None:
         self._targets = targets
         self._changed = changed
         self._records: dict[BackendAddress, _Record] = {}
@@ -69,7 +71,7 @@ class Checks:
             for at in self.failing.keys() - failing.keys():
                 self._log.info("backend passes its checks", backend=str(at))
             self.failing = failing
-            self._changed()
+            await self._changed()
 
     async def _check(self, at: BackendAddress, check: Check) -> None:
         record = self._records[at]

@@ -1,6 +1,7 @@
 """Does a peer node answer, and how fast: ICMP echo to its underlay address.
 
-Every node probes every other. The cost is one small packet a peer every `INTERVAL_S`.
+Every node probes every other. The cost is one small packet a peer every `INTERVAL_S`; of those
+that have backends of a service, every `URGENT_S`, since clients wait for the answer.
 Formats: RFC 792 (echo), RFC 4443 section 4 (echo; the kernel fills in its checksum).
 """
 
@@ -11,7 +12,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import ip_address
 
 import attrs
@@ -19,6 +20,7 @@ import attrs
 from meshnet.model.addressing import Address
 
 INTERVAL_S = 5.0
+URGENT_S = 0.5
 LOST_AFTER = 2
 """A peer is unreachable when this many echoes in a row were not answered."""
 
@@ -32,13 +34,28 @@ class PeerHealth:
     rtt_ms: float | None = None
     lost: int = 0
     """Echoes in a row without an answer."""
+    asked_at: float = -INTERVAL_S
+    """time.monotonic() of the last echo."""
 
 
 class Prober:
-    """Keeps `health` true for the addresses that `peers()` names."""
+    """Keeps `health` true for the addresses that `peers()` names.
 
-    def __init__(self, peers: Callable[[], Iterable[Address]]) -> None:
+    Args:
+        urgent: those of them that are asked more often.
+        changed: called when one of them began or ceased to answer.
+    """
+
+    def __init__(
+        self,
+        peers: Callable[[], Iterable[Address]],
+        *,
+        urgent: Callable[[], Collection[Address]] = tuple,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._peers = peers
+        self._urgent = urgent
+        self._changed = changed
         self._id = os.getpid() & 0xFFFF
         self._sequence = 0
         self._sent: dict[Address, tuple[int, float]] = {}
@@ -60,10 +77,11 @@ class Prober:
                 for version, sock in sockets.items():
                     group.create_task(self._receive(version, sock))
                 while True:
-                    self._send_round(sockets)
-                    await asyncio.sleep(INTERVAL_S)
+                    self._send_round(sockets, time.monotonic())
+                    await asyncio.sleep(URGENT_S)
 
-    def _send_round(self, sockets: dict[int, socket.socket]) -> None:
+    def _send_round(self, sockets: dict[int, socket.socket], now: float) -> None:
+        """Ask whoever is due."""
         peers = set(self._peers())
         for address in peers - self.health.keys():
             self.health[address] = PeerHealth()
@@ -71,9 +89,15 @@ class Prober:
             del self.health[gone]
             self._sent.pop(gone, None)
         self._sequence = (self._sequence + 1) & 0xFFFF
+        urgent = self._urgent()
         for address in peers:
+            health = self.health[address]
+            interval_s = URGENT_S if address in urgent else INTERVAL_S
+            if now - health.asked_at < interval_s * 0.9:
+                continue
             self._miss(address)
-            self._sent[address] = (self._sequence, time.monotonic())
+            health.asked_at = now
+            self._sent[address] = (self._sequence, now)
             packet = _echo(address.version, self._id, self._sequence)
             try:
                 sockets[address.version].sendto(packet, (str(address), 0))
@@ -85,9 +109,10 @@ class Prober:
         if address in self._sent:
             health = self.health[address]
             health.lost += 1
-            if health.lost >= LOST_AFTER:
+            if health.lost == LOST_AFTER:
                 health.reachable = False
                 health.rtt_ms = None
+                self._changed()
 
     async def _receive(self, version: int, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -98,7 +123,12 @@ class Prober:
             if sent is not None and _is_reply(version, packet, self._id, sent[0]):
                 del self._sent[address]
                 rtt_ms = round((time.monotonic() - sent[1]) * 1000, 3)
-                self.health[address] = PeerHealth(reachable=True, rtt_ms=rtt_ms)
+                before = self.health[address]
+                self.health[address] = PeerHealth(
+                    reachable=True, rtt_ms=rtt_ms, asked_at=before.asked_at
+                )
+                if not before.reachable:
+                    self._changed()
 
 
 def _icmp_socket(version: int) -> socket.socket:

@@ -13,8 +13,8 @@ from meshnet.agent import lean, start
 from meshnet.agent.api.routes import routes
 from meshnet.agent.api.server import ApiServer
 from meshnet.agent.authorities import Authorities, Surroundings
+from meshnet.agent.balancing import Balancing
 from meshnet.agent.certificates import CertificateKeeper
-from meshnet.agent.checks import Checks
 from meshnet.agent.cluster_settings import ClusterSettings
 from meshnet.agent.conntrack import SWEEP_S, ConntrackSweeper
 from meshnet.agent.context import Context
@@ -29,18 +29,13 @@ from meshnet.agent.expulsion import Expulsion
 from meshnet.agent.forwarding import Forwarding
 from meshnet.agent.joining import Joining
 from meshnet.agent.loop import Loop
-from meshnet.agent.manifests import Manifests
 from meshnet.agent.mesh_view import MeshView, Tables
 from meshnet.agent.namespaces import Namespaces
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.paths import Paths as PeerPaths
 from meshnet.agent.probe import Prober
 from meshnet.agent.publication import Publication
-from meshnet.agent.resolver import Resolver
 from meshnet.agent.routes import Routes
-from meshnet.agent.service_admission import ServiceAdmission, SliceAdmission
-from meshnet.agent.service_directory import ServiceDirectory
-from meshnet.agent.services import Services
 from meshnet.agent.start import Foundation
 from meshnet.agent.troubleshooting import Troubleshooting
 from meshnet.agent.trust import Trust
@@ -58,8 +53,6 @@ from meshnet.model.node import Node
 from meshnet.model.remote import Remote, RemoteKind, RemoteState
 from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
-from meshnet.registry.service_addresses import ServiceAddresses
-from meshnet.registry.service_codec import encode_health
 from meshnet.registry.session import Session
 
 Work = Coroutine[Any, Any, None]
@@ -111,36 +104,51 @@ class _Agent:
         tasks: asyncio.TaskGroup,
         stopping: asyncio.Event,
     ) -> None:
-        local, kv, dataplane = foundation.local, foundation.kv, foundation.dataplane
         self._foundation = foundation
+        self._paths = paths
         self._tasks = tasks
+        self._stop = stopping.set
         self.owned: set[asyncio.Task[None]] = set()
         """What was spawned on the way and has not ended."""
+        self._build_view()
+        self._build_trust(settings)
+        self._build_endpoints()
+        self._build_forwarding(settings)
+        self._build_api(settings)
 
+    def _build_view(self) -> None:
+        """What is known of the mesh, and how this node takes part in it."""
+        local, kv = self._foundation.local, self._foundation.kv
+        dataplane = self._foundation.dataplane
         self.session = Session(kv)
         self.ownership = Ownership(kv, local.pod_cidrs)
         self.view = MeshView(local, Tables.of(local.cluster))
-        self.prober = Prober(self.view.peer_addresses)
-        self.view.answering = self.prober.answering
-        self.namespaces = Namespaces(self.view.tables.manifests)
         self.view.expelled = self._expelled
+        self.namespaces = Namespaces(self.view.tables.manifests)
         self.events = DropEvents(dataplane)
         self.etcd_health = EtcdHealth(kv)
+        self.balancing = Balancing(
+            local, kv, self.session, self.view, dataplane, silent=lambda: self.prober.silent()
+        )
+        self.prober = Prober(
+            self.view.peer_addresses,
+            urgent=lambda: self.balancing.services.hosts,
+            changed=self.balancing.loop.trigger,
+        )
+        self.view.answering = self.prober.answering
 
-        pki = self._pki = PkiStore(paths.pki)
+    def _build_trust(self, settings: Settings) -> None:
+        """Certificates, remotes, and the leader's work."""
+        foundation = self._foundation
+        local, kv = foundation.local, foundation.kv
+        pki = self._pki = PkiStore(self._paths.pki)
         self.settings = ClusterSettings(kv, local.cluster)
         self.trust = Trust(settings, local, kv, pki, self.settings.lifetime)
         self.keeper = CertificateKeeper(pki, settings.cluster, self.settings.lifetime)
         self.leadership = Leadership(kv, local.name)
-        self.services = Services(local, self.view, dataplane, unreachable=self._unreachable)
-        self.checks = Checks(self.services.targets, self._health_changed)
-        self.leader = MeshLeader(
-            kv, local.cluster, self._open_remote, exports=self.services.exports
-        )
-        directory = ServiceDirectory(self.view, self.services)
-        self.resolver = Resolver(local.gateways, directory.lookup)
-        self.services.changed.append(self.leader.services.trigger)
-        self.services.changed.append(directory.changed)
+        services = self.balancing.services
+        self.leader = MeshLeader(kv, local.cluster, self._open_remote, exports=services.exports)
+        services.changed.append(self.leader.services.trigger)
         self.authorities = Authorities(
             local,
             kv,
@@ -156,36 +164,44 @@ class _Agent:
             kv, local.cluster.name, lambda: self.leadership.leading
         )
 
+    def _build_endpoints(self) -> None:
+        """The endpoints of this node, and what they may do."""
+        foundation = self._foundation
+        local, kv, dataplane = foundation.local, foundation.kv, foundation.dataplane
         self.effect = Effect(local, kv, self.session, self.view)
         self.enforcement = Enforcement(local, self.view, dataplane)
         self.endpoints = Endpoints(
             local=local,
             netlink=foundation.netlink,
             dataplane=dataplane,
-            store=EndpointStore(paths.run / "endpoints"),
+            store=EndpointStore(self._paths.run / "endpoints"),
             publication=Publication(local, kv, self.session),
             enforcement=self.enforcement,
             ownership=self.ownership,
             spawn=self._spawn,
             namespace_labels=self.namespaces.labels_of,
         )
-        netlink = foundation.netlink
+        self.on_endpoints = Loop("endpoints", self._reconcile_endpoints)
+        self.effect.settled = lambda: self.endpoints.settled
+
+    def _build_forwarding(self, settings: Settings) -> None:
+        """The ways to other nodes, and every loop."""
+        foundation = self._foundation
+        local, netlink, dataplane = foundation.local, foundation.netlink, foundation.dataplane
         self.paths = PeerPaths(local, self.view, netlink, changed=self._paths_changed)
+        self.endpoints.route_mtu = lambda: self.paths.endpoint_mtu
         routes_of_host = Routes(
             local, self.view, self.paths, netlink, vxlan_ifindex=foundation.vxlan_ifindex
         )
         forwarding = Forwarding(
             local, self.view, self.paths, dataplane, self.enforcement, self.effect
         )
-        self.endpoints.route_mtu = lambda: self.paths.endpoint_mtu
-        self.on_endpoints = Loop("endpoints", self._reconcile_endpoints)
         self.on_paths = [
             Loop("forwarding", forwarding.reconcile),
             Loop("routes", routes_of_host.reconcile),
-            Loop("services", self.services.reconcile),
+            self.balancing.loop,
             self.on_endpoints,
         ]
-        self.effect.settled = lambda: self.endpoints.settled
         paths_loop = Loop("paths", self.paths.reconcile)
         self.paths.trigger = paths_loop.trigger
         self.on_mesh = [*self.on_paths, paths_loop]
@@ -194,21 +210,25 @@ class _Agent:
             Loop("conntrack", ConntrackSweeper(dataplane).reconcile, resync_s=SWEEP_S),
         ]
         self.underlay = UnderlayWatch(
-            local, netlink, settings, routes_changed=self.paths.routes_changed, stop=stopping.set
+            local, netlink, settings, routes_changed=self.paths.routes_changed, stop=self._stop
         )
 
+    def _build_api(self, settings: Settings) -> None:
+        """What the command line asks and orders."""
+        foundation = self._foundation
+        local, kv = foundation.local, foundation.kv
         departure = Departure(
             foundation,
             self.view,
             self.endpoints,
             self._end_session,
             Expulsion(kv, local.cluster.name, self.authorities),
-            stop=stopping.set,
+            stop=self._stop,
         )
-        joining = Joining(local, kv, pki, self.trust)
-        troubleshooting = Troubleshooting(pki, kv, self.view, self._where)
+        joining = Joining(local, kv, self._pki, self.trust)
+        troubleshooting = Troubleshooting(self._pki, kv, self.view, self._where)
         self.api = ApiServer(
-            paths.socket,
+            self._paths.socket,
             routes(self._context(settings), joining, departure, troubleshooting),
         )
 
@@ -229,8 +249,7 @@ class _Agent:
             yield loop.run()
         yield self.ownership.run()
         yield self.prober.run()
-        yield self.resolver.run()
-        yield self.checks.run()
+        yield from self.balancing.work()
         yield self.paths.prober.run()
         yield self.paths.path_prober.run()
         yield self.underlay.run()
@@ -268,27 +287,6 @@ class _Agent:
         if remote.access is not None:
             return remote.gateways
         return gateways(remote, self.view.nodes_of(remote.name))
-
-    def _unreachable(self) -> frozenset[tuple[str, str]]:
-        """Nodes that we probe and that do not answer any more."""
-        silent = self.prober.silent()
-        return frozenset(
-            node.key for node in self.view.nodes() if silent.intersection(node.addresses)
-        )
-
-    def _health_changed(self) -> None:
-        key = schema.health(self._foundation.local.name)
-        self.session.want(key, encode_health(self.checks.failing))
-
-    def _manifests(self) -> Manifests:
-        kv, pools = self._foundation.kv, self._foundation.local.cluster.service_cidrs
-        return Manifests(
-            kv,
-            {
-                "Service": ServiceAdmission(ServiceAddresses(kv, pools)),
-                "EndpointSlice": SliceAdmission(pools),
-            },
-        )
 
     def _expelled(self, cluster: str) -> Collection[str]:
         if cluster == self.view.own:
@@ -357,9 +355,9 @@ class _Agent:
             cluster_settings=self.settings,
             pki=self._pki,
             ownership=self.ownership,
-            manifests=self._manifests(),
-            services=self.services,
-            resolver=self.resolver,
+            manifests=self.balancing.manifests,
+            services=self.balancing.services,
+            resolver=self.balancing.resolver,
             effect=self.effect,
             enforcement=self.enforcement,
         )

@@ -62,6 +62,7 @@ class Services:
         """Called after every pass."""
         self._read: dict[str, tuple[Manifest, Any]] = {}
         self._recovery = Recovery()
+        self._hosts: frozenset[Address] = frozenset()
         self._shares: dict[tuple[Key, str], tuple[Shares, float]] = {}
         self._resolved: dict[Key, Resolved] | None = None
         self.resolver = Resolver(World(cluster=self._here.cluster, candidates=(), slices=()))
@@ -78,6 +79,7 @@ class Services:
             service.key: self.resolver.resolve(service, addresses.get(service.key, ()))
             for service in services
         }
+        self._hosts = self._hosts_of_backends()
         now = self._clock()
         returning = self._returning(now)
         desired: dict[Frontend, ServiceRow] = {}
@@ -155,6 +157,20 @@ class Services:
                     owners[address] = (remote.cluster, hosts[entry.host])
         return owners
 
+    def _hosts_of_backends(self) -> frozenset[Address]:
+        nodes = {
+            (backend.cluster, backend.node)
+            for resolved in self.resolved.values()
+            for port in resolved.ports
+            for backend in port.backends
+        }
+        return frozenset(
+            address
+            for node in self._view.nodes()
+            if node.key in nodes
+            for address in node.addresses
+        )
+
     def _returning(self, now: float) -> dict[BackendAddress, int]:
         backends = [
             backend
@@ -188,6 +204,11 @@ class Services:
     def resolved(self) -> Mapping[Key, Resolved]:
         """As of the last pass."""
         return self._resolved or {}
+
+    @property
+    def hosts(self) -> frozenset[Address]:
+        """Addresses of other nodes that have backends: clients wait for what becomes of them."""
+        return self._hosts
 
     def hits(self) -> dict[BackendAddress, int]:
         return self._dataplane.backend_hits()

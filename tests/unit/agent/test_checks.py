@@ -43,10 +43,18 @@ def answer(status: bytes) -> bytes:
     return b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n"
 
 
+async def nobody() -> None:
+    """Nobody is told."""
+
+
 async def rounds(at: BackendAddress, check: Check, count: int) -> tuple[Checks, int]:
     """After so many rounds, with how often a change was told."""
     told: list[None] = []
-    checks = Checks(lambda: {at: check}, lambda: told.append(None))
+
+    async def changed() -> None:
+        told.append(None)
+
+    checks = Checks(lambda: {at: check}, changed)
     for _ in range(count):
         await checks.round()
     return checks, len(told)
@@ -99,7 +107,7 @@ async def test_who_speaks_no_http_or_says_nothing_is_out() -> None:
 async def test_who_is_no_target_any_more_is_forgotten() -> None:
     at = BackendAddress(ip_address("127.0.0.1"), 9, Protocol.TCP)
     targets = {at: TCP}
-    checks = Checks(lambda: targets, lambda: None)
+    checks = Checks(lambda: targets, nobody)
     for _ in range(FAILURES):
         await checks.round()
     assert list(checks.failing) == [at]
