@@ -6,12 +6,13 @@ from pathlib import Path
 
 import attrs
 
+from meshnet.agent.local import GATEWAY_MAC, LocalNode
 from meshnet.errors import UsageError
 from meshnet.host import process
 from meshnet.model.dataplane import EndpointRow
 from meshnet.model.endpoint import Endpoint, OwnerProcess
 from meshnet.model.identity import check_user_label
-from meshnet.model.kernel import NETNS_PREFIX, Veth
+from meshnet.model.kernel import NETNS_PREFIX, Veth, VethSpec
 
 Labels = dict[str, str | None]
 
@@ -28,6 +29,27 @@ class EndpointRequest:
     """None: the agent makes one."""
     ifname: str = "eth0"
     owner_pid: int | None = None
+
+
+def check(request: EndpointRequest) -> None:
+    """Raises InvalidLabel, UsageError: what can be told before anything is made."""
+    for key, value in request.labels.items():
+        check_user_label(key, value)
+    if request.netns is not None and not Path(request.netns).exists():
+        raise UsageError(f"network namespace {request.netns} does not exist")
+
+
+def veth_spec(endpoint: Endpoint, local: LocalNode, route_mtu: int) -> VethSpec:
+    return VethSpec(
+        host_ifname=endpoint.host_ifname,
+        host_mac=GATEWAY_MAC,
+        netns=endpoint.netns,
+        ifname=endpoint.ifname,
+        addresses=endpoint.addresses,
+        gateways=local.gateways,
+        mtu=local.underlay.mtu,
+        route_mtu=route_mtu,
+    )
 
 
 def row_of(endpoint: Endpoint, veth: Veth) -> EndpointRow:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,18 +25,17 @@ from meshnet.agent import endpoint_facts as facts
 from meshnet.agent.endpoint_facts import EndpointRequest, Labels, label_of
 from meshnet.agent.endpoint_store import EndpointStore
 from meshnet.agent.enforcement import Enforcement
-from meshnet.agent.local import GATEWAY_MAC, LocalNode, ipv4, ipv6
+from meshnet.agent.local import LocalNode, ipv4, ipv6
 from meshnet.agent.ownership import Ownership
 from meshnet.agent.publication import Publication
 from meshnet.dataplane.api import Dataplane
-from meshnet.errors import AlreadyExists, MeshnetError, NotFound, PoolExhausted, UsageError
+from meshnet.errors import AlreadyExists, MeshnetError, NotFound, PoolExhausted
 from meshnet.host import process
 from meshnet.logic.ipam import AddressPool
 from meshnet.model.addressing import Address, contains
 from meshnet.model.dataplane import EndpointRow
 from meshnet.model.endpoint import Endpoint, EndpointState, OwnerProcess
-from meshnet.model.identity import check_user_label
-from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, Veth, VethSpec
+from meshnet.model.kernel import ENDPOINT_IFNAME_PREFIX, Veth
 from meshnet.netlink.api import Netlink
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
@@ -277,10 +275,7 @@ class Endpoints:
     def _reserve(self, request: EndpointRequest) -> Endpoint:
         """Take the name, a number and addresses before the first await."""
         self._ownership.require()
-        for key, value in request.labels.items():
-            check_user_label(key, value)
-        if request.netns is not None and not Path(request.netns).exists():
-            raise UsageError(f"network namespace {request.netns} does not exist")
+        facts.check(request)
         held = self._endpoints.get((request.namespace, request.name))
         if held is not None:
             raise AlreadyExists(
@@ -338,21 +333,9 @@ class Endpoints:
 
     async def _create_veth(self, endpoint: Endpoint) -> Veth:
         mtu = self.route_mtu()
-        veth = await self._netlink.create_veth(self._veth_spec(endpoint, mtu))
+        veth = await self._netlink.create_veth(facts.veth_spec(endpoint, self._local, mtu))
         self._routed[endpoint.key] = mtu
         return veth
-
-    def _veth_spec(self, endpoint: Endpoint, route_mtu: int) -> VethSpec:
-        return VethSpec(
-            host_ifname=endpoint.host_ifname,
-            host_mac=GATEWAY_MAC,
-            netns=endpoint.netns,
-            ifname=endpoint.ifname,
-            addresses=endpoint.addresses,
-            gateways=self._local.gateways,
-            mtu=self._local.underlay.mtu,
-            route_mtu=route_mtu,
-        )
 
     async def _attach_again(self, endpoint: Endpoint) -> None:
         veth = await self._create_veth(endpoint)
