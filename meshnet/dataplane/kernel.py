@@ -197,7 +197,6 @@ class KernelDataplane:
         return self._generation
 
     def close(self) -> None:
-        self._services.close()
         self._events.close()
         self._set.close()
         if self._generation:

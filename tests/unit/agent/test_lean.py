@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from meshnet.agent.lean import _as_in_its_file
+
 UNWANTED = {
     "typer",
     "rich",
@@ -44,3 +46,25 @@ def test_pages_given_back_are_there_again_when_used() -> None:
         "ssl.create_default_context()\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+SMAPS = """\
+7f0000000000-7f0000001000 r--p 00000000 fe:00 77 /usr/lib/libx.so
+Rss:                   4 kB
+Anonymous:             0 kB
+7f0000001000-7f0000002000 r-xp 00001000 fe:00 77 /usr/lib/libx.so
+Anonymous:             0 kB
+7f0000002000-7f0000003000 r--p 00002000 fe:00 77 /usr/lib/libx.so
+Anonymous:             4 kB
+7f0000003000-7f0000004000 rw-p 00003000 fe:00 77 /usr/lib/libx.so
+Anonymous:             0 kB
+7f0000004000-7f0000005000 r--s 00000000 00:0e 12 anon_inode:bpf-map
+Anonymous:             0 kB
+7f0000005000-7f0000006000 r--p 00000000 00:00 0 [vvar]
+Anonymous:             0 kB
+"""
+
+
+def test_only_what_is_as_in_its_file_is_given_back() -> None:
+    """Relocated data, what may be written, maps of the kernel: all of it would be lost."""
+    assert [first & 0xFFFF for first, _ in _as_in_its_file(SMAPS)] == [0, 0x1000]
