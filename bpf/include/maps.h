@@ -17,8 +17,7 @@
  * seen_identities       struct seen_key -> packets (LRU)    programs  as the pins
  * events                ring of struct event                programs  as the pins
  * event_buckets         reason -> struct event_bucket       programs  as the pins
- * icmp_budget           0 -> struct event_bucket            programs  as the pins
- * conntrack             struct conntrack_key -> row (LRU)  programs  as the pins
+ * conntrack             struct conntrack_key -> row (LRU)   programs  as the pins
  * services              struct service_key -> service       agent     as the pins
  * backends              index -> struct backend             agent     as the pins
  * backend_slots         slot -> index of a backend          agent     as the pins
@@ -28,8 +27,9 @@
  * fragments             struct fragment_key -> ports (LRU)  programs  as the pins
  * nat                   struct nat_key -> struct nat (LRU)  programs  as the pins
  * unmasqueraded         struct prefix -> nothing            agent     as the pins
- * policy                struct policy_key -> class            agent     as the pins
- * policy_classes        struct policy_class_key -> ruling     agent     as the pins
+ * policy                struct policy_key -> class          agent     as the pins
+ * policy_classes        struct policy_class_key -> ruling   agent     as the pins
+ * icmp_budget           0 -> struct event_bucket            programs  as the pins
  */
 #pragma once
 #include "compiler.h"

@@ -47,7 +47,7 @@ def fragment6(payload: Payload, word: int) -> Payload:
         ip(*V4, Payload(UDP, udp(1, 2, bytes(56)).data), fragment=0x2000),
         ip(*V4, Payload(ICMP, b"\x08" + bytes(7))),
         ip(*V4, tcp(1, 2, bytes(40), words=15)),
-        ip(*V4, Payload(132, b"sctp")),
+        ip(*V4, Payload(132, struct.pack("!HHII", 1, 2, 3, 4))),
         ip(*V6, extension(extension(udp(1, 2)), kind=HOPOPTS)),
         ip(*V6, fragment6(udp(1, 2), 0)),
         ip(*V6, Payload(59, b"")),

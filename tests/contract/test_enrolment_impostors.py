@@ -148,7 +148,7 @@ async def told(east: RunningCluster, pki: PkiStore, lie: Lie) -> str:
     contacts = Contacts(etcd_endpoints=(), signers=())
     cluster = east.trusted.cluster
     honest = NodeAdmission(
-        east.kv, cluster, east.trusted.signer, Tokens(east.kv, cluster), contacts
+        east.kv, cluster, lambda: east.trusted.signer, Tokens(east.kv, cluster), lambda: contacts
     )
 
     async def answer(data: bytes) -> bytes:
