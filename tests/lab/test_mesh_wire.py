@@ -85,7 +85,7 @@ def forgeries(ours: dict[str, Workload]) -> list[tuple[str, str, int, str, str]]
         ("FOREIGN_IDENTITY", east, db.identity, web.ipv4, cache.ipv4),
         ("FOREIGN_IDENTITY", east, 3 << 16 | 300, web.ipv4, cache.ipv4),
         ("INVALID_IDENTITY", east, 0, web.ipv4, cache.ipv4),
-        ("INVALID_IDENTITY", east, 1 << 16 | 17, web.ipv4, cache.ipv4),
+        ("INVALID_IDENTITY", east, 17, web.ipv4, cache.ipv4),
         ("IDENTITY_HOST", east, 1, web.ipv4, cache.ipv4),
         ("IDENTITY_WORLD", east, 2, "198.51.100.7", cache.ipv4),
         ("REMOTE_NODE_SOURCE", east, 6, web.ipv4, cache.ipv4),
