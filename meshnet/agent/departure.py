@@ -11,6 +11,7 @@ from meshnet.agent.endpoints import Endpoints
 from meshnet.agent.expulsion import Expulsion
 from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.start import Foundation
+from meshnet.enrolment.nodes import forget_issued
 from meshnet.errors import NotFound, Refused, RegistryError
 from meshnet.logic.stale import SETTLE_S
 from meshnet.model.kernel import GENEVE_IFNAME, VXLAN_IFNAME
@@ -55,6 +56,7 @@ class Departure:
             await asyncio.sleep(2 * SETTLE_S)
             await self._end_session()
             await release_pod_cidrs(self._kv, self._local.name)
+            await forget_issued(self._kv, self._local.name)
         except RegistryError as error:
             if not force:
                 raise Refused(

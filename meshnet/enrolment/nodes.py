@@ -172,6 +172,12 @@ async def find_revocation(kv: KV, node: str) -> Revocation | None:
     return None if found is None else found.item
 
 
+async def forget_issued(kv: KV, node: str) -> None:
+    """The node leaves by itself, and its keys with it: there is nothing to call back."""
+    for pair in (await kv.list(f"{schema.ISSUED}{node}/")).pairs:
+        await kv.delete(pair.key)
+
+
 async def revoke(kv: KV, node: str, *, now: datetime | None = None) -> Revocation:
     """What was issued to that node until now is worth nothing; any node may say so.
 

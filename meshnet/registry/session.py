@@ -48,6 +48,7 @@ class Session:
         self._pause = pause
         self._lock = asyncio.Lock()
         self._wanted: dict[str, bytes] = {}
+        self._ended = False
         self._owed: set[str] = set()
         """Keys whose last put or delete is not known to have arrived."""
 
@@ -120,8 +121,10 @@ class Session:
                 await self._pause(RETRY_S)
 
     async def revoke(self) -> None:
-        """End the session: all keys go now. Only after `run` was cancelled."""
+        """End the session: all keys go now, and none comes any more, whoever still puts one.
+        Only after `run` was cancelled."""
         async with self._lock:
+            self._ended = True
             self._wanted.clear()
             self._owed.clear()
             lease, self.lease, self.deadline = self.lease, 0, 0.0
@@ -130,7 +133,7 @@ class Session:
 
     async def _settle(self) -> None:
         """Bring everything owed to etcd, under a new lease where there is none."""
-        while not self.lease or self._owed:
+        while not self._ended and (not self.lease or self._owed):
             if not self.lease:
                 asked_at = self._clock()
                 self.lease = await self._kv.grant(self._ttl_s)

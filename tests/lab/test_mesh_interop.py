@@ -146,9 +146,12 @@ def test_open_vswitch_and_we_understand_each_other_and_so_does_wireshark(
     fields = ("-T", "fields", "-e", f"{kind}.vni", "-e", "icmp.type", "-e", "icmpv6.type")
     rows = _decoded(file, "-Y", f"{kind} && (icmp || icmpv6)", *fields)
     heard = {(int(vni, 0), four or six) for vni, four, six in rows}
-    both = {ours.identity, IDENTITY}
+    both = {ours.identity, IDENTITY}  # beside them the nodes' own probes, of identity 6
+    heard = {(vni, message) for vni, message in heard if vni in both}
     assert heard == {(vni, message) for vni in both for message in ("8", "0", "128", "129")}
-    assert len(rows) == 2 * 2 * 6, "every request and answer, both ways, both families"
+    assert sum(int(vni, 0) in both for vni, *_ in rows) == 2 * 2 * 6, (
+        "every request and answer, both ways, both families"
+    )
     assert _decoded(file, "-Y", "_ws.malformed") == []
     if kind == "geneve":
         assert _decoded(file, "-Y", f"geneve.option && ip.src == {UNDERLAY[node]}") == []
