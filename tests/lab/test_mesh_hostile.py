@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.formed import UNDERLAY, Mesh, Workload, eventually
+from tests.lab.conftest import WORKLOADS
+from tests.support.formed import SERVE, UNDERLAY, Mesh, Workload, eventually, formed
 
 pytestmark = pytest.mark.lab
 
@@ -60,6 +61,21 @@ LIES = dict(
 )
 """Our addresses, others', our HostIP, our identity, our host, a screen cleared; nodes at our
 address and inside our PodCIDR; our number, our label, our host's label."""
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[Mesh]:
+    """A mesh of its own: the liar's agents believe their own etcd, and go on holding a node that
+    answers at an address which is another's."""
+    with formed("hostile") as made:
+        for name, node in WORKLOADS.items():
+            made.start(node, name, SERVE)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def workloads(mesh: Mesh) -> dict[str, Workload]:
+    return {name: mesh.workload(node, name) for name, node in WORKLOADS.items()}
 
 
 @pytest.fixture
