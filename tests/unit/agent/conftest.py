@@ -8,10 +8,15 @@ from meshnet.netlink import memory
 from tests.support.node import Node
 
 
+@pytest.fixture(autouse=True)
+def _namespaces_are_files_of_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not of the machine that runs it."""
+    monkeypatch.setattr(memory, "RUN_DIR", str(tmp_path))
+
+
 @pytest.fixture
 async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
     """A node whose agent has proved its PodCIDRs."""
-    monkeypatch.setattr(memory, "RUN_DIR", str(tmp_path))
     monkeypatch.setattr(publication, "NEW_IDENTITY_SETTLE_S", 0.0)
     node = Node(tmp_path)
     await node.prove()
