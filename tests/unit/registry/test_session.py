@@ -192,3 +192,15 @@ async def test_the_deadline_counts_from_before_the_request(kv: MemoryKV, clock: 
     sent = clock.now
     await session.renew()
     assert session.deadline == sent + 30
+
+
+async def test_a_session_that_ended_puts_no_key_whoever_still_asks() -> None:
+    kv = MemoryKV()
+    session = Session(kv)
+    await session.put("meshnet/v1/a", b"1")
+    await session.revoke()
+
+    await session.put("meshnet/v1/b", b"2")
+
+    assert not (await kv.list("meshnet/")).pairs
+    assert not session.lease
