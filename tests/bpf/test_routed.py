@@ -30,6 +30,8 @@ def _router(host: Host) -> str:
 def _through_a_router(east: Host, west: Host) -> None:
     router = _router(east)
     run(f"ip netns add {router}")
+    # it solicits neighbours from its link-local address: one that it may use at once
+    run(f"ip netns exec {router} sysctl -qw net.ipv6.conf.default.accept_dad=0")
     for host in (east, west):
         port = f"to{host.number}"
         run(f"ip -n {host.name} link add underlay type veth peer name {port} netns {router}")

@@ -15,6 +15,12 @@ import pytest
 from meshnet.cli import process
 from meshnet.errors import NotFound, NotStarted
 
+RUN = (
+    "import sys; from meshnet.cli import process; "
+    "c = process.hold(sys.argv[1:], lambda: None); c.release(); sys.exit(c.supervise())"
+)
+"""A program that does as `meshnet run` with its arguments."""
+
 
 def stay() -> None:
     """Enter no other namespace."""
@@ -96,18 +102,13 @@ def test_failing_to_enter_is_our_own_failure() -> None:
 def test_signals_are_forwarded(name: str, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = f"trap 'exit 42' {name}; touch {ready}; while :; do sleep 0.02; done"
-    child = process.hold(["sh", "-c", script], stay)
-    child.release()
-
-    def send_when_ready() -> None:
+    # a process of its own, without threads: a signal to ours is any thread's to take
+    with subprocess.Popen([sys.executable, "-c", RUN, "sh", "-c", script]) as running:
         while not ready.exists():
+            assert running.poll() is None
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
-
-    sender = threading.Thread(target=send_when_ready)
-    sender.start()
-    assert child.supervise() == 42
-    sender.join()
+        running.send_signal(signal.Signals[f"SIG{name}"])
+        assert running.wait(timeout=20) == 42
 
 
 def test_the_command_starts_with_signals_as_from_a_shell(tmp_path: Path) -> None:
@@ -134,11 +135,7 @@ def _signals(status: Path, kind: str) -> int:
 
 def test_streams_pass_byte_for_byte() -> None:
     payload = bytes(range(256)) * 1000
-    program = (
-        "import sys; from meshnet.cli import process; "
-        "c = process.hold(['cat'], lambda: None); c.release(); sys.exit(c.supervise())"
-    )
-    done = subprocess.run([sys.executable, "-c", program], input=payload, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", RUN, "cat"], input=payload, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, payload, b"")
 
 
