@@ -63,6 +63,12 @@ class Effect:
             identities=tables.identities.revision,
         )
 
+    @property
+    def overdue(self) -> bool:
+        """Somebody waits for what a pass that begins now could tell, and none has told."""
+        tables = self._view.tables
+        return bool(tables.waits.items) and self.now() != self._told
+
     async def tell(self, reached: Progress) -> None:
         """After a pass: answer those who wait."""
         if not self._view.tables.waits.items or reached == self._told:

@@ -196,8 +196,9 @@ class _Agent:
         forwarding = Forwarding(
             local, self.view, self.paths, dataplane, self.enforcement, self.effect
         )
+        self.on_forwarding = Loop("forwarding", forwarding.reconcile)
         self.on_paths = [
-            Loop("forwarding", forwarding.reconcile),
+            self.on_forwarding,
             Loop("routes", routes_of_host.reconcile),
             self.balancing.loop,
             self.on_endpoints,
@@ -314,10 +315,12 @@ class _Agent:
             loop.trigger()
 
     async def _reconcile_endpoints(self) -> None:
-        was_settled = self.endpoints.settled
-        await self.endpoints.reconcile()
-        if self.endpoints.settled and not was_settled:
-            self._mesh_changed()  # who waits for it is told by the forwarding loop
+        """Endpoints that were given another identity may be what somebody waits for."""
+        try:
+            await self.endpoints.reconcile()
+        finally:
+            if self.effect.overdue:
+                self.on_forwarding.trigger()  # which tells
 
     def _manifests_changed(self) -> None:
         if self.namespaces.refresh():

@@ -46,8 +46,8 @@ def lab(mesh: Mesh) -> Iterator[PolicyLab]:
 @pytest.mark.parametrize("case", load_cases(), ids=lambda case: case.name)
 def test_case(lab: PolicyLab, case: Case) -> None:
     before = lab.drops(case.reason) if case.reason else 0
-    lab.apply(case.manifests)
     try:
+        lab.apply(case.manifests)
         assert lab.wrong(case.expectations) == []
         denied = [e for e in case.expectations if not e.passes]
         if denied:

@@ -66,3 +66,18 @@ async def test_nothing_is_told_when_nobody_waits(effect: Effect) -> None:
     await effect.tell(Progress(manifests=3))
     stored = await effect._kv.get(schema.ack("east-1"))
     assert stored is not None and json.loads(stored.value)["manifests"] == 3
+
+
+async def test_what_settles_after_the_last_pass_is_overdue_until_it_is_told(effect: Effect) -> None:
+    settled = False
+    effect.settled = lambda: settled
+    tables = effect._view.tables
+    tables.manifests.revision = 7
+    assert not effect.overdue, "nobody waits"
+    tables.waits.items["x"] = True
+    await effect.tell(effect.now())
+    assert not effect.overdue, "a pass could tell no more"
+    settled = True
+    assert effect.overdue
+    await effect.tell(effect.now())
+    assert not effect.overdue
