@@ -4,29 +4,17 @@
  * Stage: STAGE_DELIVER_LOCAL, from from_endpoint, from_underlay and from_tunnel.
  * In:    a plain Ethernet frame; `scratch` names the endpoint and the verified sender.
  * Out:   TC_ACT_REDIRECT into the endpoint's namespace, past the host's stack,
+ *        STAGE_SERVICE_ANSWER when a service's backend sent it,
  *        STAGE_ICMP_ERROR when its hops run out here,
  *        TC_ACT_SHOT with a row in `drops` and an event.
  */
+#include "deliver.h"
 #include "endpoint.h"
 #include "flow.h"
 #include "hop.h"
 #include "packet.h"
+#include "service_answer.h"
 #include "too_big.h"
-
-static __always_inline enum drop_reason
-address_frame(struct __sk_buff *skb, struct packet *pkt)
-{
-	struct ethhdr *frame = packet_at(skb, 0, sizeof(*frame));
-	int i;
-
-	if (!frame)
-		return REFUSE(pkt, DROP_TRUNCATED);
-	__builtin_memcpy(frame->h_dest, pkt->endpoint_mac, ETH_ALEN);
-#pragma unroll
-	for (i = 0; i < ETH_ALEN; i++)
-		frame->h_source[i] = CFG->gateway_mac[i];
-	return DROP_NONE;
-}
 
 /* Conntrack and ingress policy of the receiver. */
 static __always_inline enum drop_reason
@@ -40,10 +28,14 @@ admit(struct __sk_buff *skb, struct packet *pkt)
 		.remote_identity = pkt->source_identity,
 	};
 
+	struct conntrack *row;
+
 	if (!(pkt->endpoint_flags & ENDPOINT_READY))
 		return REFUSE(pkt, DROP_ENDPOINT_NOT_READY);
-	return flow_admit(skb, pkt, DIRECTION_INGRESS, &subject,
-			  conntrack_lookup(pkt, DIRECTION_INGRESS));
+	row = conntrack_lookup(pkt, DIRECTION_INGRESS);
+	if (is_service_answer(pkt, row))
+		pkt->service |= SERVICE_ANSWER;
+	return flow_admit(skb, pkt, DIRECTION_INGRESS, &subject, row);
 }
 
 int deliver_local(struct __sk_buff *skb)
@@ -64,8 +56,6 @@ int deliver_local(struct __sk_buff *skb)
 	if (reason)
 		return packet_drop(skb, pkt, reason);
 
-	policy_report(skb, pkt);
-	endpoint_saw(pkt->endpoint_id, pkt->source_identity);
-	count(COUNTER_DELIVERED, skb->len);
-	return bpf_redirect_peer(pkt->ifindex, 0);
+	return pkt->service & SERVICE_ANSWER ? packet_continue(skb, pkt, STAGE_SERVICE_ANSWER)
+					     : deliver(skb, pkt);
 }

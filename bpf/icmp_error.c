@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
 /* icmp_error: tell an endpoint of this node why its packet did not go on.
  *
- * Stage: STAGE_ICMP_ERROR, from encapsulate, send_native and deliver_local.
- * In:    the endpoint's frame, refused as `scratch` says; `error_mtu` is what would have
- *        fitted, or 0 when its hops ran out.
+ * Stage: STAGE_ICMP_ERROR, from encapsulate, send_native, deliver_local and service.
+ * In:    the endpoint's frame, refused as `scratch` says: too big (`error_mtu` is what would
+ *        have fitted), out of hops, or for a service without a backend.
  * Out:   TC_ACT_REDIRECT back into the sender, with "fragmentation needed" or "packet too
- *        big", or "time exceeded" (RFC 792, RFC 1191, RFC 4443) in the gateway's name,
+ *        big", "time exceeded" or "port unreachable" (RFC 792, RFC 1191, RFC 4443) in the
+ *        gateway's name,
  *        TC_ACT_SHOT where there may be no answer. Either way it is a drop and counted so.
+ *
+ * What was addressed to a service is quoted as its sender knows it.
  *
  * What is quoted of the packet has one of two fixed lengths, since bpf_csum_diff wants them
  * constant; both have the ports. No ICMP answers ICMP errors, later fragments or multicast
@@ -17,6 +20,7 @@
 #include "bucket.h"
 #include "endpoint.h"
 #include "packet.h"
+#include "service_flow.h"
 
 enum icmp_error_limit {
 	QUOTE_IPV4 = 64,
@@ -35,10 +39,13 @@ enum icmp_error_limit {
 
 enum icmp_number {
 	ICMP_UNREACHABLE = 3,
-	ICMP_FRAGMENTATION_NEEDED = 4,	/* a code */
+	ICMP_PORT_UNREACHABLE = 3,	/* a code, as is */
+	ICMP_FRAGMENTATION_NEEDED = 4,
 	ICMP_REDIRECTED = 5,
 	ICMP_EXCEEDED = 11,
 	ICMP_PARAMETER = 12,
+	ICMPV6_UNREACHABLE = 1,
+	ICMPV6_PORT_UNREACHABLE = 4,	/* a code */
 	ICMPV6_TOO_BIG = 2,
 	ICMPV6_EXCEEDED = 3,
 	ICMPV6_FIRST_INFORMATION = 128,
@@ -123,6 +130,37 @@ turn_frame(struct __sk_buff *skb)
 	return true;
 }
 
+static __always_inline struct error_head
+error_head_ipv4(const struct packet *pkt)
+{
+	struct error_head head = {.type = ICMP_UNREACHABLE, .mtu = bpf_htonl(pkt->error_mtu)};
+
+	if (pkt->error == DROP_TTL_EXCEEDED)
+		head.type = ICMP_EXCEEDED;
+	else if (pkt->error == DROP_SERVICE_NO_BACKEND)
+		head.code = ICMP_PORT_UNREACHABLE;
+	else
+		head.code = ICMP_FRAGMENTATION_NEEDED;
+	return head;
+}
+
+static __always_inline struct error_head
+error_head_ipv6(const struct packet *pkt)
+{
+	struct error_head head = {.type = ICMPV6_TOO_BIG};
+	__u32 mtu = pkt->error_mtu;
+
+	if (pkt->error == DROP_TTL_EXCEEDED) {
+		head.type = ICMPV6_EXCEEDED;
+	} else if (pkt->error == DROP_SERVICE_NO_BACKEND) {
+		head.type = ICMPV6_UNREACHABLE;
+		head.code = ICMPV6_PORT_UNREACHABLE;
+	} else {
+		head.mtu = bpf_htonl(mtu < IPV6_MTU_LEAST ? IPV6_MTU_LEAST : mtu);
+	}
+	return head;
+}
+
 static __always_inline bool
 answer_ipv4(struct __sk_buff *skb, const struct packet *pkt, const __u32 quote)
 {
@@ -131,9 +169,7 @@ answer_ipv4(struct __sk_buff *skb, const struct packet *pkt, const __u32 quote)
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, answer.quote, quote))
 		return false;
-	answer.icmp.type = pkt->error_mtu ? ICMP_UNREACHABLE : ICMP_EXCEEDED;
-	answer.icmp.code = pkt->error_mtu ? ICMP_FRAGMENTATION_NEEDED : 0;
-	answer.icmp.mtu = bpf_htonl(pkt->error_mtu);
+	answer.icmp = error_head_ipv4(pkt);
 	answer.icmp.checksum = fold(
 		bpf_csum_diff(NULL, 0, (void *)&answer.icmp, sizeof(answer.icmp) + quote, 0));
 	answer.ip.version = 4;
@@ -154,15 +190,11 @@ answer_ipv6(struct __sk_buff *skb, const struct packet *pkt, const __u32 quote)
 {
 	const __u32 payload = sizeof(struct error_head) + quote;
 	struct error_ipv6 answer = {};
-	__u32 mtu = pkt->error_mtu;
 	int i;
 
-	if (mtu && mtu < IPV6_MTU_LEAST)
-		mtu = IPV6_MTU_LEAST;
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, answer.quote, quote))
 		return false;
-	answer.icmp.type = mtu ? ICMPV6_TOO_BIG : ICMPV6_EXCEEDED;
-	answer.icmp.mtu = bpf_htonl(mtu);
+	answer.icmp = error_head_ipv6(pkt);
 	answer.ip.version = 6;
 	answer.ip.payload_len = bpf_htons(payload);
 	answer.ip.nexthdr = IPPROTO_ICMPV6;
@@ -178,6 +210,20 @@ answer_ipv6(struct __sk_buff *skb, const struct packet *pkt, const __u32 quote)
 	       !bpf_skb_store_bytes(skb, ETH_HLEN, &answer, sizeof(answer.ip) + payload, 0);
 }
 
+/* As it was before `service` addressed it to a backend. */
+static __always_inline bool
+restore(struct __sk_buff *skb, struct packet *pkt)
+{
+	const struct service_flow *row;
+	struct service_flow_key key;
+
+	if (!(pkt->service & SERVICE_TRANSLATED))
+		return true;
+	service_flow_key_of(&key, pkt, SERVICE_CLIENT);
+	row = service_flow_find(&key);
+	return row && !service_flow_rewrite(skb, pkt, &row->other, SERVICE_CLIENT);
+}
+
 int icmp_error(struct __sk_buff *skb)
 {
 	struct packet *pkt = packet_current();
@@ -186,9 +232,8 @@ int icmp_error(struct __sk_buff *skb)
 
 	if (!pkt)
 		return TC_ACT_SHOT;
-	verdict = packet_drop(skb, pkt,
-			      pkt->error_mtu ? DROP_PACKET_TOO_BIG : DROP_TTL_EXCEEDED);
-	if (!may_answer(skb, pkt))
+	verdict = packet_drop(skb, pkt, pkt->error);
+	if (!restore(skb, pkt) || !may_answer(skb, pkt))
 		return verdict;
 	if (pkt->family == ETH_P_IP)
 		answered = skb->len >= ETH_HLEN + QUOTE_IPV4

@@ -32,13 +32,17 @@ hide_error(struct __sk_buff *skb, struct packet *pkt, bool *stack)
 	const struct conntrack *flow;
 	const struct nat *row;
 	struct nat_key key;
+	struct nat from;
 
 	if (!quoted || !address_equal(&quoted->destination, &pkt->source))
 		return REFUSE(pkt, DROP_NAT_NO_FLOW);
 	nat_key_of(&key, quoted, NAT_DESTINATION);
 	row = nat_find(&key);
-	if (row)
-		return quote_rewrite(skb, pkt, quoted, NAT_SOURCE, &key, row);
+	if (row) {
+		from.address = key.local;
+		from.port = key.local_port;
+		return quote_rewrite(skb, pkt, quoted, NAT_SOURCE, &from, row);
+	}
 	flow = conntrack_lookup(quoted, DIRECTION_INGRESS);
 	*stack = flow && conntrack_began(flow) == DIRECTION_INGRESS;
 	return *stack ? DROP_NONE : REFUSE(pkt, DROP_NAT_NO_FLOW);

@@ -5,6 +5,7 @@
  *       not pass here: redirect_peer goes straight into the namespace.
  * In:   a frame of the host itself, or one that its stack forwarded.
  * Out:  TC_ACT_OK, and the sender's identity is counted as seen,
+ *       STAGE_SERVICE_ANSWER when a service's backend sent it,
  *       TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "address.h"
@@ -14,6 +15,7 @@
 #include "ipcache.h"
 #include "packet.h"
 #include "parse.h"
+#include "service_answer.h"
 
 /* Who sends it? Nobody else can be on this link: a link-local source is the host's, too. */
 static __always_inline __u32
@@ -39,12 +41,16 @@ admit(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *endpoint
 	};
 
 	enum drop_reason reason = fragment_follow(pkt);
+	struct conntrack *row;
 
 	if (address_is_link_local(&pkt->source) || address_is_multicast(&pkt->destination))
 		return DROP_NONE;	/* neighbour discovery and the like */
-	return reason ? reason
-		      : flow_admit(skb, pkt, DIRECTION_INGRESS, &subject,
-				   conntrack_lookup(pkt, DIRECTION_INGRESS));
+	if (reason)
+		return reason;
+	row = conntrack_lookup(pkt, DIRECTION_INGRESS);
+	if (is_service_answer(pkt, row))
+		pkt->service |= SERVICE_ANSWER;
+	return flow_admit(skb, pkt, DIRECTION_INGRESS, &subject, row);
 }
 
 int to_endpoint(struct __sk_buff *skb)
@@ -70,5 +76,6 @@ int to_endpoint(struct __sk_buff *skb)
 	policy_report(skb, pkt);
 	endpoint_saw(endpoint->endpoint_id, pkt->source_identity);
 	count(COUNTER_FROM_STACK, skb->len);
-	return TC_ACT_OK;
+	return pkt->service & SERVICE_ANSWER ? packet_continue(skb, pkt, STAGE_SERVICE_ANSWER)
+					     : TC_ACT_OK;
 }

@@ -48,6 +48,7 @@ answer_error(struct __sk_buff *skb, struct packet *pkt, bool *found)
 	const struct packet *quoted = icmp_quoted(skb, pkt);
 	const struct nat *row;
 	struct nat_key key;
+	struct nat from;
 
 	*found = false;
 	if (!quoted)
@@ -55,7 +56,11 @@ answer_error(struct __sk_buff *skb, struct packet *pkt, bool *found)
 	nat_key_of(&key, quoted, NAT_SOURCE);
 	row = nat_find(&key);
 	*found = row && choose_endpoint(pkt, row);
-	return *found ? quote_rewrite(skb, pkt, quoted, NAT_DESTINATION, &key, row) : DROP_NONE;
+	if (!*found)
+		return DROP_NONE;
+	from.address = key.local;
+	from.port = key.local_port;
+	return quote_rewrite(skb, pkt, quoted, NAT_DESTINATION, &from, row);
 }
 
 int unmasquerade(struct __sk_buff *skb)

@@ -13,9 +13,9 @@
 #include <linux/pkt_cls.h>
 #include "abi/config.h"
 
-#ifndef __always_inline
+/* linux/stddef.h has a weaker one, by which a function may stay one. */
+#undef __always_inline
 #define __always_inline inline __attribute__((always_inline))
-#endif
 
 /* The loader puts the real file descriptor where the placeholder number FD_x stands. */
 #define MAP(x) ((void *)bpf_pseudo_fd(1, FD_##x))

@@ -106,6 +106,7 @@ static __always_inline void
 conntrack_create(struct packet *pkt, enum direction side, __u8 flags, __u32 remote_identity,
 		 __u32 policy_epoch)
 {
+	__u8 of_service = side == DIRECTION_EGRESS ? SERVICE_TRANSLATED : SERVICE_ANSWER;
 	struct conntrack row = {
 		.remote_identity = remote_identity,
 		.policy_epoch = policy_epoch,
@@ -113,6 +114,8 @@ conntrack_create(struct packet *pkt, enum direction side, __u8 flags, __u32 remo
 	};
 	struct conntrack_key key;
 
+	if (pkt->service & of_service)
+		row.flags |= CONNTRACK_SERVICE;
 	conntrack_key(&key, pkt, side);
 	conntrack_update(&row, pkt, side);
 	if (bpf_map_update_elem(MAP(conntrack), &key, &row, BPF_ANY))

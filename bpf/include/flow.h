@@ -40,7 +40,7 @@ flow_opposite(enum direction side)
 
 /* The quoted packet went the other way: from the endpoint that now gets the error. */
 static __always_inline bool
-flow_is_related(struct __sk_buff *skb, const struct packet *pkt, enum direction side,
+flow_is_related(struct __sk_buff *skb, struct packet *pkt, enum direction side,
 		const struct policy_subject *subject)
 {
 	const struct packet *quoted = icmp_quoted(skb, pkt);
@@ -51,6 +51,8 @@ flow_is_related(struct __sk_buff *skb, const struct packet *pkt, enum direction 
 	if (side == DIRECTION_EGRESS && !address_equal(&quoted->destination, &pkt->source))
 		return false;	/* not a packet that this endpoint got */
 	row = conntrack_lookup(quoted, flow_opposite(side));
+	if (row && row->flags & CONNTRACK_SERVICE && side == DIRECTION_INGRESS)
+		pkt->service |= SERVICE_ANSWER;
 	if (!row || row->policy_epoch != subject->epoch)
 		return false;
 	count(COUNTER_RELATED, skb->len);

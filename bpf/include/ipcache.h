@@ -10,12 +10,25 @@
 #include "packet.h"
 
 static __always_inline const struct ipcache *
-ipcache_lookup(const struct address *address)
+ipcache_whole(const struct address *address)
+{
+	return bpf_map_lookup_elem(MAP(ipcache), address);
+}
+
+static __always_inline const struct ipcache *
+ipcache_longest(const struct address *address)
 {
 	struct prefix key = {.length = 128, .address = *address};
-	const struct ipcache *row = bpf_map_lookup_elem(MAP(ipcache), address);
 
-	return row ? row : bpf_map_lookup_elem(MAP(ipcache_prefix), &key);
+	return bpf_map_lookup_elem(MAP(ipcache_prefix), &key);
+}
+
+static __always_inline const struct ipcache *
+ipcache_lookup(const struct address *address)
+{
+	const struct ipcache *row = ipcache_whole(address);
+
+	return row ? row : ipcache_longest(address);
 }
 
 /* The owner (struct node) of the PodCIDR this address lies in; 0: in nobody's. */

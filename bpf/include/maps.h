@@ -30,6 +30,8 @@
  * policy                struct policy_key -> class          agent     as the pins
  * policy_classes        struct policy_class_key -> ruling   agent     as the pins
  * icmp_budget           0 -> struct event_bucket            programs  as the pins
+ * service_addresses     struct address -> not zero          agent     as the pins
+ * service_flows         service_flow_key -> flow (LRU)      programs  as the pins
  */
 #pragma once
 #include "compiler.h"

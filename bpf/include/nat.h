@@ -41,31 +41,40 @@ nat_own_address(struct address *own, __u16 family)
 		own->word[i] = address->word[i];
 }
 
-/* A SYN on its way out begins another connection, whatever the row says of the last one. */
+/* A SYN on its way out begins another connection, whatever the row says of the last one.
+ * `back`: the packet is an answer.
+ */
 static __always_inline __u8
-nat_flags(__u8 flags, const struct packet *pkt, enum nat_end end)
+nat_flags(__u8 flags, const struct packet *pkt, bool back)
 {
-	if (end == NAT_DESTINATION)
+	if (back)
 		flags |= NAT_ANSWERED;
 	else if ((pkt->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		flags = 0;
 	if (pkt->tcp_flags & TCP_FIN)
-		flags |= end == NAT_DESTINATION ? NAT_FIN_BACK : NAT_FIN_OUT;
+		flags |= back ? NAT_FIN_BACK : NAT_FIN_OUT;
 	if (pkt->tcp_flags & TCP_RST)
 		flags |= NAT_RESET;
 	return flags;
 }
 
+/* Of TCP: it was reset, or both sides are done. */
+static __always_inline bool
+nat_closed(__u8 flags)
+{
+	__u8 both = NAT_FIN_OUT | NAT_FIN_BACK;
+
+	return flags & NAT_RESET || (flags & both) == both;
+}
+
 static __always_inline __u32
 nat_lifetime(__u8 protocol, __u8 flags)
 {
-	__u8 closed = NAT_FIN_OUT | NAT_FIN_BACK;
-
 	if (protocol == IPPROTO_UDP)
 		return NAT_UDP;
 	if (protocol != IPPROTO_TCP)
 		return NAT_ICMP;
-	if (flags & NAT_ANSWERED && !(flags & NAT_RESET) && (flags & closed) != closed)
+	if (flags & NAT_ANSWERED && !nat_closed(flags))
 		return NAT_TCP_ESTABLISHED;
 	return NAT_TCP_TRANSITORY;
 }
@@ -84,7 +93,7 @@ static __always_inline bool
 nat_refresh(const struct nat_key *key, struct nat *row, const struct packet *pkt,
 	    enum nat_end end)
 {
-	__u8 flags = nat_flags(row->flags, pkt, end);
+	__u8 flags = nat_flags(row->flags, pkt, end == NAT_DESTINATION);
 	__u32 expires = clock_ticks() + nat_lifetime(pkt->protocol, flags);
 	struct nat back = {.address = key->local, .port = key->local_port};
 	struct nat_key other = *key;
@@ -144,7 +153,7 @@ nat_open(struct packet *pkt, const struct nat_key *key, struct nat *out)
 	struct nat_key other = *key;
 	int i;
 
-	out->flags = back.flags = nat_flags(0, pkt, NAT_SOURCE);
+	out->flags = back.flags = nat_flags(0, pkt, false);
 	out->expires = back.expires = clock_ticks() + nat_lifetime(pkt->protocol, back.flags);
 	nat_own_address(&out->address, pkt->family);
 	other.local = out->address;

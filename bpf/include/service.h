@@ -5,7 +5,8 @@
  * counted. A client with a backend of its own keeps it: for the service's affinity time, or,
  * a datagram socket, while it goes on sending.
  *
- * Maps: services, backends, backend_slots, backend_hits, service_affinity.
+ * Maps: services, service_addresses, backends, backend_slots, backend_hits,
+ * service_affinity.
  * Layout: abi/service.h.
  */
 #pragma once
@@ -13,6 +14,13 @@
 #include "maps.h"
 
 enum service_limit { SERVICE_DATAGRAM_TICKS = 60 };
+
+/* Is it the address of any frontend? */
+static __always_inline bool
+service_has(const struct address *address)
+{
+	return bpf_map_lookup_elem(MAP(service_addresses), address);
+}
 
 static __always_inline const struct service *
 service_find(const struct address *address, __be16 port, __u8 protocol)

@@ -37,12 +37,21 @@ packet_too_big(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
 		return TC_ACT_OK;
 	}
 	pkt->error_mtu = mtu;
+	pkt->error = DROP_PACKET_TOO_BIG;
+	return packet_continue(skb, pkt, STAGE_ICMP_ERROR);
+}
+
+/* For a reason that ICMP has a word for beside "too big". */
+static __always_inline int
+packet_answer(struct __sk_buff *skb, struct packet *pkt, enum drop_reason reason)
+{
+	pkt->error_mtu = 0;
+	pkt->error = reason;
 	return packet_continue(skb, pkt, STAGE_ICMP_ERROR);
 }
 
 static __always_inline int
 packet_expired(struct __sk_buff *skb, struct packet *pkt)
 {
-	pkt->error_mtu = 0;
-	return packet_continue(skb, pkt, STAGE_ICMP_ERROR);
+	return packet_answer(skb, pkt, DROP_TTL_EXCEEDED);
 }

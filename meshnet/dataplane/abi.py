@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "cde02ac849dea1239145b5dd44189feedd4bbf30515ab473aff552a1bdb7202f"
+HEADERS_SHA256 = "aed7839afbafbebf93c2776aa5cd2ce2b73f327227612afbf19cb4ca1e80904a"
 
 
 class AddressLimit(enum.IntEnum):
@@ -17,6 +17,7 @@ class ConntrackFlag(enum.IntEnum):
     GUESSED = 2
     ANSWERED = 4
     CLOSED = 8
+    SERVICE = 16
 
 
 class ClockUnit(enum.IntEnum):
@@ -82,6 +83,9 @@ class DropReason(enum.IntEnum):
     OUTER_LENGTH = 58
     POLICY_DENIED = 65
     POLICY_DEFAULT_DENY = 66
+    SERVICE_NO_BACKEND = 70
+    SERVICE_AMBIGUOUS = 71
+    SERVICE_NO_FLOW = 72
 
 
 class Direction(enum.IntEnum):
@@ -120,7 +124,9 @@ class Counter(enum.IntEnum):
     AUDITED = 15
     TO_BE_CUT = 16
     ICMP_ERRORS_SENT = 17
-    COUNT = 18
+    SERVICE_ASKED = 18
+    SERVICE_ANSWERED = 19
+    COUNT = 20
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -193,7 +199,14 @@ class Stage(enum.IntEnum):
     MASQUERADE = 5
     UNMASQUERADE = 6
     ICMP_ERROR = 7
-    COUNT = 8
+    SERVICE = 8
+    SERVICE_ANSWER = 9
+    COUNT = 10
+
+
+class PacketService(enum.IntEnum):
+    TRANSLATED = 1
+    ANSWER = 2
 
 
 class PolicyNumber(enum.IntEnum):
@@ -212,6 +225,12 @@ class BackendState(enum.IntEnum):
     ABSENT = 0
     ACTIVE = 1
     TERMINATING = 2
+
+
+class ServiceFlowLimit(enum.IntEnum):
+    FLOW_TRIES = 4
+    FLOW_FIRST_PORT = 49152
+    FLOW_PORT_MASK = 16383
 
 
 class Address(ctypes.Structure):
@@ -541,6 +560,8 @@ class Packet(ctypes.Structure):
     rule: int
     audited: int
     error_mtu: int
+    error: int
+    service: int
     reserved2: int
     _fields_ = [
         ("source", Address),
@@ -574,7 +595,9 @@ class Packet(ctypes.Structure):
         ("rule", ctypes.c_uint32),
         ("audited", ctypes.c_uint32),
         ("error_mtu", ctypes.c_uint32),
-        ("reserved2", ctypes.c_uint32),
+        ("error", ctypes.c_uint16),
+        ("service", ctypes.c_uint8),
+        ("reserved2", ctypes.c_uint8),
     ]
 
 
@@ -696,6 +719,38 @@ class SocketPeer(ctypes.Structure):
     ]
 
 
+class ServiceFlowKey(ctypes.Structure):
+    client: Address
+    server: Address
+    client_port: int
+    server_port: int
+    protocol: int
+    reserved: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("client", Address),
+        ("server", Address),
+        ("client_port", ctypes.c_uint16),
+        ("server_port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 3),
+    ]
+
+
+class ServiceFlow(ctypes.Structure):
+    other: ServiceFlowKey
+    expires: int
+    backend: int
+    flags: int
+    reserved: ctypes.Array[ctypes.c_uint8]
+    _fields_ = [
+        ("other", ServiceFlowKey),
+        ("expires", ctypes.c_uint32),
+        ("backend", ctypes.c_uint32),
+        ("flags", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 3),
+    ]
+
+
 SIZES: dict[type[ctypes.Structure], int] = {
     Address: 16,
     Prefix: 20,
@@ -725,6 +780,8 @@ SIZES: dict[type[ctypes.Structure], int] = {
     Affinity: 8,
     SocketPeerKey: 32,
     SocketPeer: 20,
+    ServiceFlowKey: 40,
+    ServiceFlow: 52,
 }
 
 DROP_TEXTS: dict[DropReason, str] = {
@@ -764,7 +821,7 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.NAT_NO_ADDRESS: 'the world is not behind the underlay, or that has no address',
     DropReason.NAT_PROTOCOL: 'masquerading needs ports: TCP, UDP or an ICMP echo',
     DropReason.NAT_NO_FLOW: 'an ICMP error about a flow that is not masqueraded here',
-    DropReason.NAT_FAILED: 'the kernel did not let a masqueraded packet be rewritten',
+    DropReason.NAT_FAILED: "the kernel did not let a packet's addresses be rewritten",
     DropReason.GENEVE_OPTION: 'a Geneve option that must be understood, and is not',
     DropReason.NATIVE_REFUSED: 'a mesh address outside of a tunnel, where routing is tunnel',
     DropReason.NATIVE_SOURCE: 'outside of a tunnel, from an address no other node has',
@@ -779,4 +836,7 @@ DROP_TEXTS: dict[DropReason, str] = {
     DropReason.OUTER_LENGTH: "outer lengths contradict each other or the inner packet's",
     DropReason.POLICY_DENIED: 'a rule of policy denies it',
     DropReason.POLICY_DEFAULT_DENY: 'policy selects the endpoint, and no rule allows it',
+    DropReason.SERVICE_NO_BACKEND: 'a service that nobody answers; the sender is told',
+    DropReason.SERVICE_AMBIGUOUS: 'two flows to a backend, one by a service, look the same',
+    DropReason.SERVICE_NO_FLOW: "a backend's answer, and whom it answers is forgotten",
 }

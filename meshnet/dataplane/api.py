@@ -90,8 +90,8 @@ class Dataplane(Protocol):
         """Every row of a map with named fields, addresses as text. Raises NotFound."""
 
     def sweep_conntrack(self) -> int:
-        """Take out flows that are over, masqueraded ones too, and count the others for `maps`.
-        It belongs in a thread: it reads two whole maps, 0.1 s for a full one."""
+        """Take out flows that are over, translated ones too, and count the others for `maps`.
+        It belongs in a thread: it reads three whole maps, 0.1 s for a full one."""
 
     def drops(self) -> list[DropCount]:
         """Counters that are not zero, by reason and direction."""

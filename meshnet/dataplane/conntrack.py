@@ -17,8 +17,8 @@ _FLAG = abi.ConntrackFlag
 
 
 class FlowMap:
-    """Or `nat`: rows with an expiry. `sweep` may run in a thread beside everything else: it
-    alone deletes rows."""
+    """Or `nat`, or `service_flows`: rows with an expiry. `sweep` may run in a thread beside
+    everything else: it alone deletes rows."""
 
     def __init__(self, opened: Map, expiry: struct.Struct) -> None:
         """`expiry`: where it is in a value."""
@@ -50,6 +50,7 @@ class FlowMap:
 
 CONNTRACK_EXPIRY = struct.Struct("=I12x")
 NAT_EXPIRY = struct.Struct("=16xI4x")
+SERVICE_FLOW_EXPIRY = struct.Struct("=40xI8x")
 
 
 def now_ticks() -> int:

@@ -99,6 +99,7 @@ _READERS: dict[str, Callable[[bytes, bytes], Row]] = {
     "services": services.unpack_service,
     "backends": services.unpack_backend,
     "service_affinity": services.unpack_affinity,
+    "service_flows": services.unpack_flow,
     "nat": nat.unpack_row,
     "unmasqueraded": lambda key, _: {"prefix": str(rows.unpack_prefix(key))},
     "policy": policy_maps.unpack_policy,

@@ -9,7 +9,12 @@ from typing import Any
 
 from meshnet.dataplane import dump, loader, rows
 from meshnet.dataplane.artifact import Artifact
-from meshnet.dataplane.conntrack import CONNTRACK_EXPIRY, NAT_EXPIRY, FlowMap
+from meshnet.dataplane.conntrack import (
+    CONNTRACK_EXPIRY,
+    NAT_EXPIRY,
+    SERVICE_FLOW_EXPIRY,
+    FlowMap,
+)
 from meshnet.dataplane.events import EventRing
 from meshnet.dataplane.maps import EndpointMaps, IpcacheMaps, NodeMaps, read_drops
 from meshnet.dataplane.policy_maps import PolicyMaps
@@ -63,10 +68,15 @@ class KernelDataplane:
             maps["endpoints"], maps["endpoints_by_address"], maps["seen_identities"]
         )
         self._services = ServiceMaps(
-            maps["services"], maps["backends"], maps["backend_slots"], maps["backend_hits"]
+            maps["services"],
+            maps["service_addresses"],
+            maps["backends"],
+            maps["backend_slots"],
+            maps["backend_hits"],
         )
         self._conntrack = FlowMap(maps["conntrack"], CONNTRACK_EXPIRY)
         self._nat = FlowMap(maps["nat"], NAT_EXPIRY)
+        self._service_flows = FlowMap(maps["service_flows"], SERVICE_FLOW_EXPIRY)
         self._policy = PolicyMaps(maps["policy"], maps["policy_classes"])
         self._events = EventRing(maps["events"])
 
@@ -173,7 +183,7 @@ class KernelDataplane:
         return dump.dump(name, self._set.maps)
 
     def sweep_conntrack(self) -> int:
-        return self._conntrack.sweep() + self._nat.sweep()
+        return sum(each.sweep() for each in (self._conntrack, self._nat, self._service_flows))
 
     def drops(self) -> list[DropCount]:
         return read_drops(self._set.maps["drops"])

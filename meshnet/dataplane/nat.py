@@ -25,12 +25,13 @@ def unpack_row(key: bytes, value: bytes) -> dict[str, Any]:
         "protocol": rows.protocol_name(flow.protocol),
         "translated": str(rows.known_address(bytes(row.address))),
         "translated_port": row.port,
-        "state": _state(row.flags),
+        "state": state(row.flags),
         "expires_s": expires_s(row.expires),
     }
 
 
-def _state(flags: int) -> str:
+def state(flags: int) -> str:
+    """In a word, what became of a flow."""
     if flags & _FLAG.RESET or flags & _CLOSED == _CLOSED:
         return "closed"
     return "answered" if flags & _FLAG.ANSWERED else "new"

@@ -61,6 +61,8 @@ class Sizes:
     """One for each unit of a backend's weight, twice over while a service changes."""
     service_clients: int = 65_536
     """Sockets and clients that have a backend of their own."""
+    service_flows: int = 65_536
+    """Two for each flow to a service that is translated by packet."""
     fragments: int = 8_192
     """Fragmented packets under way."""
     nat: int = 131_072
@@ -86,6 +88,7 @@ class Sizes:
             backends=4_096,
             backend_slots=32_768,
             service_clients=4_096,
+            service_flows=4_096,
             fragments=1_024,
             nat=8_192,
             unmasqueraded=64,
@@ -177,6 +180,8 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
             "policy_classes", lpm, abi.PolicyClassKey, abi.PolicyRuling, sizes.policy_classes, lazy
         ),
         spec("icmp_budget", percpu, u32, abi.EventBucket, 1),
+        spec("service_addresses", hashed, abi.Address, u32, sizes.services, lazy),
+        spec("service_flows", lru, abi.ServiceFlowKey, abi.ServiceFlow, sizes.service_flows),
     )
 
 
@@ -189,6 +194,8 @@ STAGES: dict[abi.Stage, str] = {
     abi.Stage.MASQUERADE: "masquerade",
     abi.Stage.UNMASQUERADE: "unmasquerade",
     abi.Stage.ICMP_ERROR: "icmp_error",
+    abi.Stage.SERVICE: "service",
+    abi.Stage.SERVICE_ANSWER: "service_answer",
 }
 """Which program is which stage of the prog array."""
 
@@ -214,6 +221,8 @@ PROGRAMS = (
     "masquerade",
     "unmasquerade",
     "icmp_error",
+    "service",
+    "service_answer",
 )
 """Every program; each is the one function of bpf/<name>.c."""
 

@@ -1,4 +1,4 @@
-"""`services`, `backends`, `backend_slots`: frontends and who answers them.
+"""`services`, `service_addresses`, `backends`, `backend_slots`: frontends and who answers them.
 
 A change writes its backends and a fresh range of slots first and flips the service's row
 last, so a connect sees the old set or the new one whole. Freed slots and backends are given
@@ -17,14 +17,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from meshnet.dataplane import abi, rows
+from meshnet.dataplane import abi, nat, rows
 from meshnet.dataplane.bpf import Map
+from meshnet.dataplane.conntrack import expires_s
 from meshnet.dataplane.ranges import Ranges
 from meshnet.errors import MapFull
+from meshnet.model.addressing import Address
 from meshnet.model.dataplane import ServiceRow
 from meshnet.model.service import BackendAddress, Frontend, Protocol
 
 _U32 = struct.Struct("=I")
+_ANY = _U32.pack(1)
 _STRIDE = 8
 """Bytes from one slot to the next: the kernel rounds an array's values up."""
 TICK_S = 2**30 / 1e9
@@ -33,8 +36,9 @@ TICK_S = 2**30 / 1e9
 class ServiceMaps:
     """The only writer of its maps; what it keeps in memory it read from them."""
 
-    def __init__(self, services: Map, backends: Map, slots: Map, hits: Map) -> None:
+    def __init__(self, services: Map, addresses: Map, backends: Map, slots: Map, hits: Map) -> None:
         self._services = services
+        self._addresses = addresses
         self._backends = backends
         self._hits = hits
         self._slots = slots
@@ -46,6 +50,8 @@ class ServiceMaps:
         self._index: dict[BackendAddress, int] = {}
         self._state: dict[BackendAddress, abi.BackendState] = {}
         self._users: Counter[BackendAddress] = Counter()
+        self._frontends: Counter[Address] = Counter()
+        """Frontends that an address has. Programs only ask whether it has any."""
         self._last_id = 0
         self._read()
 
@@ -74,11 +80,17 @@ class ServiceMaps:
                 slots=slots, affinity_s=math.floor(place.affinity_ticks * TICK_S)
             )
             self._users.update(set(slots))
+            self._frontends[frontend.address] += 1
+        wanted = {rows.pack_address(address) for address in self._frontends}
+        self._addresses.update_many((key, _ANY) for key in wanted)
+        self._addresses.delete_many([k for k, _ in self._addresses.items() if k not in wanted])
 
     def update(self, replace: Mapping[Frontend, ServiceRow], delete: Iterable[Frontend]) -> None:
         """Raises MapFull; the services before the one that did not fit are changed."""
         for frontend in delete:
             self._services.delete(_key(frontend))
+            if frontend in self._places:
+                self._close(frontend.address)
             self._leave(frontend)
         if replace:
             with self._mapped() as memory:
@@ -113,9 +125,23 @@ class ServiceMaps:
             affinity_ticks=math.ceil(row.affinity_s / TICK_S),
         )
         self._services.update(_key(frontend), bytes(place))
+        if before is None:
+            self._open(frontend.address)
         self._users.update(used)
         self._leave(frontend)
         self._places[frontend], self.rows[frontend] = place, row
+
+    def _open(self, address: Address) -> None:
+        """One more frontend there."""
+        if not self._frontends[address]:
+            self._addresses.update(rows.pack_address(address), _ANY)
+        self._frontends[address] += 1
+
+    def _close(self, address: Address) -> None:
+        self._frontends[address] -= 1
+        if self._frontends[address] <= 0:
+            del self._frontends[address]
+            self._addresses.delete(rows.pack_address(address))
 
     def _fill(self, memory: mmap.mmap, slots: tuple[BackendAddress, ...]) -> int:
         base = self._ranges.take(len(slots))
@@ -196,6 +222,26 @@ def unpack_affinity(key: bytes, value: bytes) -> dict[str, Any]:
         "client": str(int.from_bytes(data[:8], "little") if cookie else rows.known_address(data)),
         "service_id": client.service,
         "backend_index": row.backend,
+    }
+
+
+def unpack_flow(key: bytes, value: bytes) -> dict[str, Any]:
+    """One way of one translated flow: what has these ends gets the others."""
+    row = rows.unpack(abi.ServiceFlow, value)
+    flow, other = rows.unpack(abi.ServiceFlowKey, key), row.other
+    return {
+        "client": str(rows.known_address(bytes(flow.client))),
+        "client_port": flow.client_port,
+        "server": str(rows.known_address(bytes(flow.server))),
+        "server_port": flow.server_port,
+        "protocol": rows.protocol_name(flow.protocol),
+        "becomes_client": str(rows.known_address(bytes(other.client))),
+        "becomes_client_port": other.client_port,
+        "becomes_server": str(rows.known_address(bytes(other.server))),
+        "becomes_server_port": other.server_port,
+        "backend_index": row.backend,
+        "state": nat.state(row.flags),
+        "expires_s": expires_s(row.expires),
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.asking import Asking
 from tests.support.bpf import Node, bpf_file_system, deployed
 from tests.support.talk import Talk
 from tests.support.world import EXEMPT, FEW_PORTS, POOL, Visit, route_to_the_world
@@ -72,3 +73,9 @@ def visit(masquerading: Node, request: pytest.FixtureRequest) -> Visit:
 def talk(east: Node, request: pytest.FixtureRequest) -> Talk:
     """An endpoint here and one elsewhere, in both families."""
     return Talk(east, request.param)
+
+
+@pytest.fixture(params=[4, 6], ids=["IPv4", "IPv6"])
+def asking(east: Node, request: pytest.FixtureRequest) -> Asking:
+    """An endpoint here that asks a service, in both families."""
+    return Asking(east, request.param)

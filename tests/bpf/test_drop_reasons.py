@@ -17,6 +17,7 @@ from meshnet.dataplane.schema import Sizes, schema
 from meshnet.model.dataplane import IpcacheRow, Mode, Modes, PolicyKey
 from meshnet.model.policy import Direction
 from meshnet.model.ruling import PortRow, Verdict
+from tests.support.asking import SERVICE_REFUSED
 from tests.support.bpf import API, REDIRECT, SHOT, WEB, Node, config, endpoint, node
 from tests.support.odd_packets import NATIVE_GRE, ODD
 from tests.support.packets import (
@@ -190,7 +191,7 @@ LONGER_THAN_IT_IS = b"\x45\0\x01\0" + bytes(16)
 FIVE_EXTENSIONS = extension(extension(extension(extension(extension(udp(1, 2))))))
 
 R = DropReason
-TOLD = {R.PACKET_TOO_BIG, R.TTL_EXCEEDED}
+TOLD = {R.PACKET_TOO_BIG, R.TTL_EXCEEDED, R.SERVICE_NO_BACKEND}
 """The sender gets an ICMP error."""
 DENY_UDP = PortRow(40, 17, 0, Verdict.DENY, 7)
 
@@ -300,7 +301,7 @@ CASES = [
     Case(R.IDENTITY_HEALTH, "from_underlay", tunnelled(vni=4)),
     Case(R.IDENTITY_INGRESS, "from_underlay", tunnelled(vni=8)),
     Case(R.REMOTE_NODE_SOURCE, "from_underlay", tunnelled(vni=6)),
-    *(Case(*odd) for odd in (*ODD, *NAT_REFUSED)),
+    *(Case(*odd) for odd in (*ODD, *NAT_REFUSED, *SERVICE_REFUSED)),
     Case(R.NOT_OURS, "from_underlay", tunnelled(destination="10.1.0.99")),
     Case(R.NOT_OURS, "from_underlay", tunnelled(destination="192.0.2.1")),
     Case(R.NOT_OURS, "from_underlay", native(destination="10.1.0.99"), _accept_native),

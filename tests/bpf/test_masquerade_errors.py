@@ -9,8 +9,6 @@ import pytest
 
 from tests.support.bpf import NOT_OURS, OK, REDIRECT, SHOT, Outcome
 from tests.support.packets import (
-    ICMP,
-    ICMPV6,
     Packet,
     Payload,
     Read,
@@ -21,6 +19,7 @@ from tests.support.packets import (
     tcp,
     udp,
 )
+from tests.support.pieces import HEADER, KINDS, error, fragments, quote, whole
 from tests.support.world import (
     NODE,
     ROUTER,
@@ -33,8 +32,6 @@ from tests.support.world import (
 
 pytestmark = pytest.mark.bpf
 
-KINDS = {4: [(3, 3), (3, 4), (11, 0), (12, 0)], 6: [(1, 4), (2, 0), (3, 0), (4, 1)]}
-HEADER = {4: 20, 6: 40}
 PAYLOADS = {"tcp": tcp(5000, 80, b"GET"), "udp": udp(5000, 80)}
 
 
@@ -46,19 +43,6 @@ def sent(visit: Visit, kind: str) -> tuple[bytes, Packet]:
     left = visit.out(payload)
     assert left.verdict == REDIRECT
     return own.data, Packet(own.ether_type, left.packet[14:])
-
-
-def error(
-    family: int, kind: tuple[int, int], source: str, to: str, quoted: bytes, length: int = 8
-) -> Packet:
-    """Quotes the IP header and `length` bytes more."""
-    body = struct.pack("!BBHI", *kind, 0, 1400) + quoted[: HEADER[family] + length]
-    payload = Payload({4: ICMP, 6: ICMPV6}[family], body)
-    return ip(source, to, summed(source, to, payload))
-
-
-def quote(packet: Read) -> bytes:
-    return packet.payload[8:]
 
 
 @pytest.mark.parametrize("flow", ["tcp", "udp", "ping"])
@@ -145,27 +129,6 @@ def test_a_complaint_about_a_call_from_the_world_is_the_stacks(visit: Visit) -> 
     visit.node.send("to_endpoint", frame(call), visit.node.web)
 
     assert complain(visit, call.data).verdict == OK
-
-
-def fragments(family: int, source: str, to: str, payload: Payload) -> list[Packet]:
-    """A first one of 64 bytes, and the rest."""
-    cut = 64
-    first, rest = payload.data[:cut], payload.data[cut:]
-    if family == 4:
-        return [
-            ip(source, to, Payload(payload.protocol, first), fragment=0x2000),
-            ip(source, to, Payload(payload.protocol, rest), fragment=cut // 8),
-        ]
-    packets = []
-    for data, flags in ((first, 1), (rest, cut)):
-        header = struct.pack("!BBHI", payload.protocol, 0, flags, 0x1234)
-        packets.append(ip(source, to, Payload(44, header + data)))
-    return packets
-
-
-def whole(packets: list[Read], family: int) -> bytes:
-    skipped = 0 if family == 4 else 8
-    return b"".join(packet.payload[skipped:] for packet in packets)
 
 
 def test_fragments_follow_their_first_both_ways(visit: Visit) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import time
 
 import pytest
@@ -10,19 +9,12 @@ import pytest
 from meshnet.dataplane import abi
 from meshnet.dataplane.rows import known_address
 from tests.support.bpf import NOT_OURS, REDIRECT, SHOT
-from tests.support.packets import TCP, Payload, read, udp
+from tests.support.packets import ACK, FIN, RST, SYN, read, segment, udp
 from tests.support.world import DB, FEW_PORTS, NODE, SERVER, WEB, Visit, echo
 
 pytestmark = pytest.mark.bpf
 
-FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 TICK_S = 2**30 / 1e9
-
-
-def segment(source: int, destination: int, flags: int) -> Payload:
-    return Payload(
-        TCP, struct.pack("!HHIIBBHHH", source, destination, 1, 1, 5 << 4, flags, 1024, 0, 0)
-    )
 
 
 def left_s(visit: Visit) -> list[int]:

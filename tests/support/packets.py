@@ -16,6 +16,7 @@ ETH_IPV4, ETH_IPV6, ETH_ARP, ETH_VLAN = 0x0800, 0x86DD, 0x0806, 0x8100
 TCP, UDP, ICMP, ICMPV6, FRAGMENT, DSTOPTS = 6, 17, 1, 58, 44, 60
 ROUTING, HOPOPTS, IPIP, SIT, GRE = 43, 0, 4, 41, 47
 VXLAN_PORT, GENEVE_PORT = 8472, 6081
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 LOOSE_ROUTE = bytes([131, 7, 4, 192, 0, 2, 9, 0])
 RECORD_ROUTE = bytes([7, 7, 4, 0, 0, 0, 0, 0])
 ROUTER_ALERT = bytes([148, 4, 0, 0])
@@ -82,6 +83,13 @@ def tcp(source: int, destination: int, data: bytes = b"", *, words: int = 5) -> 
     """`words`: of its header, as the header says."""
     header = struct.pack("!HHIIBBHHH", source, destination, 1, 0, words << 4, 0x02, 1024, 0, 0)
     return Payload(TCP, header + data)
+
+
+def segment(source: int, destination: int, flags: int) -> Payload:
+    """TCP without data, with these flags."""
+    return Payload(
+        TCP, struct.pack("!HHIIBBHHH", source, destination, 1, 1, 5 << 4, flags, 1024, 0, 0)
+    )
 
 
 def ip(

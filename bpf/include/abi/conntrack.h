@@ -26,6 +26,7 @@ enum conntrack_flag {
 	CONNTRACK_GUESSED = 2,		/* TCP in mid-stream: who began was not seen */
 	CONNTRACK_ANSWERED = 4,		/* packets went both ways */
 	CONNTRACK_CLOSED = 8,		/* RST, or FIN both ways */
+	CONNTRACK_SERVICE = 16,		/* the endpoint asked a frontend: rows in `service_flows` */
 };
 
 struct conntrack {

@@ -42,7 +42,7 @@ enum drop_reason {
 	DROP_NAT_NO_ADDRESS = 37, /* the world is not behind the underlay, or that has no address */
 	DROP_NAT_PROTOCOL = 38, /* masquerading needs ports: TCP, UDP or an ICMP echo */
 	DROP_NAT_NO_FLOW = 39, /* an ICMP error about a flow that is not masqueraded here */
-	DROP_NAT_FAILED = 40, /* the kernel did not let a masqueraded packet be rewritten */
+	DROP_NAT_FAILED = 40, /* the kernel did not let a packet's addresses be rewritten */
 	DROP_GENEVE_OPTION = 45, /* a Geneve option that must be understood, and is not */
 	DROP_NATIVE_REFUSED = 46, /* a mesh address outside of a tunnel, where routing is tunnel */
 	DROP_NATIVE_SOURCE = 47, /* outside of a tunnel, from an address no other node has */
@@ -57,6 +57,9 @@ enum drop_reason {
 	DROP_OUTER_LENGTH = 58, /* outer lengths contradict each other or the inner packet's */
 	DROP_POLICY_DENIED = 65, /* a rule of policy denies it */
 	DROP_POLICY_DEFAULT_DENY = 66, /* policy selects the endpoint, and no rule allows it */
+	DROP_SERVICE_NO_BACKEND = 70, /* a service that nobody answers; the sender is told */
+	DROP_SERVICE_AMBIGUOUS = 71, /* two flows to a backend, one by a service, look the same */
+	DROP_SERVICE_NO_FLOW = 72, /* a backend's answer, and whom it answers is forgotten */
 };
 
 enum direction {

@@ -59,6 +59,8 @@ enum counter {
 	COUNTER_UNMASQUERADED = 14,	/* the answers */
 	COUNTER_AUDITED = 15,		/* let through in audit mode */
 	COUNTER_TO_BE_CUT = 16,		/* too big without DF: the host's stack cuts them */
-	COUNTER_ICMP_ERRORS_SENT = 17,	/* to an endpoint: too big, or out of hops */
-	COUNTER_COUNT = 18,
+	COUNTER_ICMP_ERRORS_SENT = 17,	/* to an endpoint: too big, out of hops, or unreachable */
+	COUNTER_SERVICE_ASKED = 18,	/* from an endpoint to a frontend, translated */
+	COUNTER_SERVICE_ANSWERED = 19,	/* back to it, from a backend */
+	COUNTER_COUNT = 20,
 };

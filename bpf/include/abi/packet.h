@@ -25,7 +25,15 @@ enum stage {
 	STAGE_MASQUERADE = 5,
 	STAGE_UNMASQUERADE = 6,
 	STAGE_ICMP_ERROR = 7,
-	STAGE_COUNT = 8,
+	STAGE_SERVICE = 8,
+	STAGE_SERVICE_ANSWER = 9,
+	STAGE_COUNT = 10,
+};
+
+/* What services do to a packet. */
+enum packet_service {
+	SERVICE_TRANSLATED = 1,	/* it was sent to a frontend; `service_flows` has the way back */
+	SERVICE_ANSWER = 2,	/* its source is yet to become the frontend */
 };
 
 struct packet {
@@ -59,7 +67,9 @@ struct packet {
 	__u32 policy_id;	/* STAGE_DELIVER_LOCAL: the receiver's */
 	__u32 rule;		/* the policy rule that decided; 0: none did */
 	__u32 audited;		/* enum drop_reason: let through, where policy would refuse */
-	__u32 error_mtu;	/* STAGE_ICMP_ERROR: what fits; 0: it ran out of hops */
-	__u32 reserved2;
+	__u32 error_mtu;	/* STAGE_ICMP_ERROR: what fits, when it is too big */
+	__u16 error;		/* STAGE_ICMP_ERROR: enum drop_reason */
+	__u8 service;		/* enum packet_service */
+	__u8 reserved2;
 };
 _Static_assert(sizeof(struct packet) == 152, "packet is ABI");

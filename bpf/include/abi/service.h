@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
-/* Layout of `services`, `backends`, `backend_slots`, `service_affinity` and `socket_peers`.
+/* Layout of `services`, `backends`, `backend_slots`, `service_affinity`, `socket_peers` and
+ * `service_flows`.
  *
  * A service's backends are a range of `backend_slots`, one slot for each unit of weight; a
  * slot is the index of a row of `backends`. A change writes a fresh range and then flips the
  * service's row, so that no connect sees half of it.
- * Reader: include/service.h.  Writer: ServiceMaps in meshnet/dataplane/services.py.
+ * Reader: include/service.h.  Writer: ServiceMaps in meshnet/dataplane/services.py; of
+ * `service_flows` include/service_flow.h.
  */
 #pragma once
 #include "address.h"
@@ -72,3 +74,38 @@ struct socket_peer {
 	__u16 reserved;
 };
 _Static_assert(sizeof(struct socket_peer) == 20, "socket_peer is ABI");
+
+/* Where no socket could be asked, packets are translated. Two rows for each flow of an endpoint
+ * of this node to a frontend, one for each way; each row's value is the other's key.
+ *
+ *   way    client                       server
+ *   there  the endpoint, as it asked    the frontend
+ *   back   the endpoint, as it is seen  the backend
+ *
+ * It is seen as itself, but where two of its flows would look alike, by another port; where
+ * it is its own backend, by the frontend's address. Ports in host order.
+ */
+struct service_flow_key {
+	struct address client;
+	struct address server;
+	__u16 client_port;
+	__u16 server_port;
+	__u8 protocol;
+	__u8 reserved[3];
+};
+_Static_assert(sizeof(struct service_flow_key) == 40, "service_flow_key is ABI");
+
+struct service_flow {
+	struct service_flow_key other;
+	__u32 expires;		/* in ticks, as in `nat` */
+	__u32 backend;		/* its index */
+	__u8 flags;		/* enum nat_flag */
+	__u8 reserved[3];
+};
+_Static_assert(sizeof(struct service_flow) == 52, "service_flow is ABI");
+
+enum service_flow_limit {
+	SERVICE_FLOW_TRIES = 4,			/* ports of the client's end, its own first */
+	SERVICE_FLOW_FIRST_PORT = 0xc000,	/* of the others: RFC 6335's dynamic ports */
+	SERVICE_FLOW_PORT_MASK = 0x3fff,
+};

@@ -1,0 +1,186 @@
+"""Real sockets that nobody asked, on two nodes: a service is there in the packets alone."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from ipaddress import ip_address
+
+import pytest
+
+from meshnet.model.dataplane import Mode, ServiceRow
+from meshnet.model.service import Frontend, Protocol
+from tests.support.two_nodes import Host, Pair, inside, two_nodes
+
+pytestmark = [pytest.mark.bpf, pytest.mark.netlink]
+
+VIP = {4: "100.64.0.10", 6: "fd00:100:64::10"}
+EAST = {4: "10.1.0.10", 6: "fd00:10:1::10"}
+WEST = {4: "10.2.0.10", 6: "fd00:10:2::10"}
+NODE = {4: "10.1.0.1", 6: "fd00:10:1::1"}
+BACK = 9100
+MEGABYTES = bytes(range(256)) * 16384
+FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with two_nodes(tmp_path_factory.mktemp("bpf")) as nodes:
+        nodes.travel_over(4)
+        yield nodes
+
+
+def serve(pair: Pair, family: int, *backends: str) -> None:
+    """On the client's node; nobody else needs to know."""
+    rows = {
+        Frontend(ip_address(VIP[family]), 80, protocol): ServiceRow(
+            slots=tuple(Frontend(ip_address(one), BACK, protocol) for one in backends)
+        )
+        for protocol in Protocol
+    }
+    pair.dataplanes[pair.east.name].update_services(rows, ())
+
+
+@contextlib.contextmanager
+def server(
+    namespace: str, address: str, kind: socket.SocketKind, serve: Callable[[socket.socket], None]
+) -> Iterator[None]:
+    """One that serves one client, in a thread; an error of it fails the test."""
+    failed: list[BaseException] = []
+
+    def run(opened: socket.socket) -> None:
+        try:
+            with opened:
+                serve(opened)
+        except BaseException as error:
+            failed.append(error)
+
+    with inside(namespace):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        opened = socket.socket(family, kind)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.settimeout(20)
+        opened.bind((address, BACK))
+        if kind is socket.SOCK_STREAM:
+            opened.listen()
+    thread = threading.Thread(target=run, args=(opened,))
+    thread.start()
+    yield
+    thread.join(30)
+    assert not failed, failed
+
+
+def digest_back(opened: socket.socket) -> None:
+    """Answers with the digest of what it got."""
+    client, _ = opened.accept()
+    with client:
+        client.settimeout(20)
+        digest = sha256()
+        while data := client.recv(1 << 16):
+            digest.update(data)
+        client.sendall(digest.hexdigest().encode())
+
+
+def echo_back(opened: socket.socket) -> None:
+    for _ in range(20):
+        data, client = opened.recvfrom(1 << 16)
+        opened.sendto(data[::-1], client)
+
+
+def upload(host: Host, family: int) -> str:
+    with (
+        inside(host.endpoint),
+        socket.create_connection((VIP[family], 80), timeout=20) as client,
+    ):
+        assert client.getpeername()[:2] == (VIP[family], 80)
+        client.sendall(MEGABYTES)
+        client.shutdown(socket.SHUT_WR)
+        return client.makefile().read()
+
+
+def echoes(host: Host, family: int) -> int:
+    """How many datagrams of different sizes came back from the frontend as they should; the
+    larger ones travel in fragments."""
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    with inside(host.endpoint), socket.socket(kind, socket.SOCK_DGRAM) as client:
+        client.settimeout(20)
+        good = 0
+        for turn in range(20):
+            data = bytes([turn]) * (100 + 300 * turn) + b"end"
+            client.sendto(data, (VIP[family], 80))
+            answer, peer = client.recvfrom(1 << 16)
+            good += (answer, peer[:2]) == (data[::-1], (VIP[family], 80))
+        return good
+
+
+@pytest.mark.parametrize("mode", Mode)
+@FAMILIES
+def test_four_megabytes_of_tcp_and_datagrams_reach_a_backend_elsewhere(
+    pair: Pair, family: int, mode: Mode
+) -> None:
+    pair.travel_over(4, mode)
+    serve(pair, family, WEST[family])
+
+    with server(pair.west.endpoint, WEST[family], socket.SOCK_STREAM, digest_back):
+        assert upload(pair.east, family) == sha256(MEGABYTES).hexdigest(), pair.drops(pair.east)
+    with server(pair.west.endpoint, WEST[family], socket.SOCK_DGRAM, echo_back):
+        assert echoes(pair.east, family) == 20, pair.drops(pair.east)
+    assert pair.west.identity in pair.seen(pair.east)
+
+
+@FAMILIES
+def test_an_endpoint_reaches_itself_by_a_service(pair: Pair, family: int) -> None:
+    serve(pair, family, EAST[family])
+
+    with server(pair.east.endpoint, EAST[family], socket.SOCK_STREAM, digest_back):
+        assert upload(pair.east, family) == sha256(MEGABYTES).hexdigest(), pair.drops(pair.east)
+    with server(pair.east.endpoint, EAST[family], socket.SOCK_DGRAM, echo_back):
+        assert echoes(pair.east, family) == 20, pair.drops(pair.east)
+
+
+@FAMILIES
+def test_the_node_itself_can_be_a_backend(pair: Pair, family: int) -> None:
+    serve(pair, family, NODE[family])
+
+    with server(pair.east.name, NODE[family], socket.SOCK_STREAM, digest_back):
+        assert upload(pair.east, family) == sha256(MEGABYTES).hexdigest(), pair.drops(pair.east)
+
+
+@FAMILIES
+def test_a_client_is_refused_at_once_without_a_backend(pair: Pair, family: int) -> None:
+    serve(pair, family)
+
+    with inside(pair.east.endpoint), pytest.raises(ConnectionRefusedError):
+        socket.create_connection((VIP[family], 80), timeout=20)
+    assert refused_datagram(pair.east, family)
+
+
+@pytest.mark.parametrize("backend", [WEST, EAST], ids=["elsewhere", "itself"])
+@FAMILIES
+def test_a_client_is_refused_by_a_backend_where_nobody_listens(
+    pair: Pair, family: int, backend: dict[int, str]
+) -> None:
+    """TCP by RST, UDP by an ICMP error that quotes what the client sent."""
+    serve(pair, family, backend[family])
+
+    with inside(pair.east.endpoint), pytest.raises(ConnectionRefusedError):
+        socket.create_connection((VIP[family], 80), timeout=20)
+    assert refused_datagram(pair.east, family)
+
+
+def refused_datagram(host: Host, family: int) -> bool:
+    """Whether the kernel tells the socket so before its time is over."""
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    with inside(host.endpoint), socket.socket(kind, socket.SOCK_DGRAM) as client:
+        client.settimeout(20)
+        client.connect((VIP[family], 80))
+        client.send(b"?")
+        try:
+            client.recv(1)
+        except OSError as error:
+            return error.errno == errno.ECONNREFUSED
+    return False
