@@ -21,6 +21,7 @@ from meshnet.model.policy import (
     EndpointPeer,
     Entity,
     EntityPeer,
+    Named,
     Operator,
     Policy,
     PortRange,
@@ -77,7 +78,7 @@ def one_changed(table: PolicyTable, policies: list[Policy]) -> Iterator[float]:
         changed = list(policies)
         changed[number] = attrs.evolve(policies[number], rules=policies[number].rules[:1])
         began = time.perf_counter()
-        table.set_policies(changed, [])
+        table.set_policies(changed, Named())
         table.take()
         yield time.perf_counter() - began
 
@@ -90,7 +91,7 @@ def main() -> None:
         table.upsert(Remote(number=70_000 + number, labels=labels(number)))
     policies = [policy(number) for number in range(POLICIES)]
     began = time.perf_counter()
-    table.set_policies(policies, [])
+    table.set_policies(policies, Named())
     table.set_subjects({number: Subject(labels=labels(number)) for number in range(POLICIES)})
     rows = len(table.take().rows)
     print(f"resolve all: {time.perf_counter() - began:.2f} s, {rows} rows")

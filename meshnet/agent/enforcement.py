@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import attrs
@@ -28,6 +29,7 @@ from meshnet.logic.peers import (
     reserved_remotes,
 )
 from meshnet.logic.policy import PolicyTable
+from meshnet.logic.policy_services import name_services, policy_services
 from meshnet.logic.policy_set import ALLOW_CLASS, NO_POLICY, Subject, Title
 from meshnet.manifests.kinds import meaning
 from meshnet.model.addressing import Prefix
@@ -35,10 +37,13 @@ from meshnet.model.dataplane import EndpointRow, PolicyKey
 from meshnet.model.endpoint import Endpoint
 from meshnet.model.identity import LabelSet
 from meshnet.model.manifest import Manifest
-from meshnet.model.policy import PROTOCOLS, CidrGroup, Policy
+from meshnet.model.policy import PROTOCOLS, CidrGroup, Named, Policy
+from meshnet.model.service import EndpointSlice, Service
 
 GROUP_KIND = "CiliumCIDRGroup"
 POLICY_KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+SERVICE_KINDS = ("Service", "EndpointSlice")
+"""Read only while a policy names services."""
 
 
 @attrs.frozen
@@ -198,29 +203,38 @@ class Enforcement:
         return found
 
     def _learn_policies(self) -> None:
+        before, now = self._meanings, self._read((*POLICY_KINDS, GROUP_KIND))
+        if any(name_services(found) for _, found in now.values() if isinstance(found, tuple)):
+            now |= self._read(SERVICE_KINDS)
+        if now.keys() == before.keys() and all(now[key] is before[key] for key in now):
+            return
+        self._meanings = now
+        meanings = (found for _, found in now.values())
+        self.table.set_policies(*policies_of(meanings, self._local.cluster.name))
+
+    def _read(self, kinds: Collection[str]) -> dict[str, tuple[Manifest, Any]]:
+        """The manifests of these kinds with what they mean; each is read once."""
         stored = self._view.tables.manifests.items
-        changed = False
-        meanings: dict[str, tuple[Manifest, Any]] = {}
+        found = {}
         for key in sorted(stored):
             manifest, known = stored[key], self._meanings.get(key)
-            if manifest.key.kind not in (*POLICY_KINDS, GROUP_KIND):
-                continue
-            if known is not None and known[0] is manifest:
-                meanings[key] = known
-                continue
-            changed = True
-            meanings[key] = (manifest, meaning(manifest))
-        if not changed and self._meanings.keys() == meanings.keys():
-            return
-        self._meanings = meanings
-        policies: list[Policy] = []
-        groups: list[CidrGroup] = []
-        for manifest, found in meanings.values():
-            if manifest.key.kind in POLICY_KINDS:
-                policies += found
-            elif isinstance(found, CidrGroup):
-                groups.append(found)
-        self.table.set_policies(policies, groups)
+            if manifest.key.kind in kinds:
+                unchanged = known is not None and known[0] is manifest
+                found[key] = known if known and unchanged else (manifest, meaning(manifest))
+        return found
+
+
+def policies_of(meanings: Iterable[Any], cluster: str) -> tuple[list[Policy], Named]:
+    """What a policy table is made from, out of manifests of every kind it knows."""
+    policies: list[Policy] = []
+    by_type: dict[type[Any], list[Any]] = {CidrGroup: [], Service: [], EndpointSlice: []}
+    for found in meanings:
+        if isinstance(found, tuple):
+            policies += found
+        else:
+            by_type[type(found)].append(found)
+    services = policy_services(by_type[Service], by_type[EndpointSlice], cluster)
+    return policies, Named(tuple(by_type[CidrGroup]), services)
 
 
 def named_ports(ports: dict[str, str]) -> NamedPorts:

@@ -9,7 +9,13 @@ import attrs
 
 from meshnet.agent import views
 from meshnet.agent.context import Context
-from meshnet.agent.enforcement import POLICY_KINDS, named_ports
+from meshnet.agent.enforcement import (
+    GROUP_KIND,
+    POLICY_KINDS,
+    SERVICE_KINDS,
+    named_ports,
+    policies_of,
+)
 from meshnet.errors import InvalidPrefix, NotFound, UsageError
 from meshnet.logic.explain import Explanation, explain
 from meshnet.logic.peers import NamedPorts, Remote, plain_labels, prefix_remote, reserved_remotes
@@ -19,7 +25,7 @@ from meshnet.manifests.kinds import meaning
 from meshnet.model.addressing import Address, host_prefix, parse_address
 from meshnet.model.identity import CLUSTER_LABEL, ReservedIdentity
 from meshnet.model.manifest import Manifest
-from meshnet.model.policy import PROTOCOL_NAMES, CidrGroup, Direction, Policy
+from meshnet.model.policy import PROTOCOL_NAMES, Direction
 from meshnet.model.ruling import PortRow, Verdict
 
 Json = dict[str, Any]
@@ -29,6 +35,7 @@ ENTITIES = {
     "remote-node": ReservedIdentity.REMOTE_NODE,
     "health": ReservedIdentity.HEALTH,
 }
+KINDS = (*POLICY_KINDS, GROUP_KIND, *SERVICE_KINDS)
 _PROTOCOLS = {name: number for number, name in PROTOCOL_NAMES.items()}
 
 
@@ -239,17 +246,11 @@ def _table(context: Context, manifests: Iterable[Manifest]) -> PolicyTable:
     """As if these were applied: every identity of this cluster is a subject, by its number."""
     live = context.enforcement.table
     table = PolicyTable(live.scope)
-    policies: list[Policy] = []
-    groups: list[CidrGroup] = []
-    for manifest in sorted(manifests, key=lambda each: each.key):
-        if manifest.key.kind in POLICY_KINDS:
-            policies += meaning(manifest)
-        elif manifest.key.kind == "CiliumCIDRGroup":
-            groups.append(meaning(manifest))
+    ours = sorted((m for m in manifests if m.key.kind in KINDS), key=lambda each: each.key)
     for remote in live.selections.remotes.values():
         if remote.prefix is None:
             table.upsert(remote)
-    table.set_policies(policies, groups)
+    table.set_policies(*policies_of(map(meaning, ours), context.view.own))
     table.set_subjects(
         {
             remote.number: Subject(labels=remote.labels, ports=remote.named_ports)

@@ -8,7 +8,7 @@ itself (Cilium: "local" identities): the dataplane then looks up one number, wha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 
 import attrs
@@ -22,10 +22,13 @@ from meshnet.model.policy import (
     EndpointPeer,
     Entity,
     EntityPeer,
+    Named,
     Operator,
     Peer,
+    PolicyService,
     Requirement,
     Selector,
+    ServicePeer,
 )
 
 FIRST_PREFIX_NUMBER = 1 << 24
@@ -50,7 +53,7 @@ _RESERVED_OF = {
     Entity.ALL: frozenset(ReservedIdentity),
 }
 LoweredPeer = EndpointPeer | EntityPeer | CidrPeer
-"""A peer that is no group: groups were replaced by their prefixes."""
+"""A peer that is itself: groups were replaced by their prefixes, services by who is behind."""
 NamedPorts = frozenset[tuple[str, int, int]]
 """(name, protocol, port)."""
 
@@ -97,10 +100,8 @@ class Scope:
     local_only: bool = True
     """A selector that names no cluster means this one (Cilium 1.19's default)."""
 
-    def lowered(
-        self, peers: Iterable[Peer], groups: Mapping[str, CidrGroup]
-    ) -> tuple[LoweredPeer, ...] | None:
-        """Peers without groups and defaults; None when one of them is everybody."""
+    def lowered(self, peers: Iterable[Peer], named: Named) -> tuple[LoweredPeer, ...] | None:
+        """Peers without names and defaults; None when one of them is everybody."""
         found: list[LoweredPeer] = []
         for peer in peers:
             match peer:
@@ -109,7 +110,9 @@ class Scope:
                 case EndpointPeer():
                     found.append(self._in_cluster(peer))
                 case CidrGroupPeer():
-                    found += _prefixes_of(peer, groups)
+                    found += _prefixes_of(peer, named.groups)
+                case ServicePeer():
+                    found += _backends_of(peer, named.services)
                 case _:
                     found.append(peer)
         return tuple(found)
@@ -142,16 +145,27 @@ class Scope:
         return entity is Entity.CLUSTER and remote.labels.get(CLUSTER_LABEL) == self.cluster
 
 
-def _prefixes_of(peer: CidrGroupPeer, groups: Mapping[str, CidrGroup]) -> list[CidrPeer]:
+def _prefixes_of(peer: CidrGroupPeer, groups: Iterable[CidrGroup]) -> list[CidrPeer]:
     """A group that does not exist has no prefixes, as Cilium's."""
     return [
         CidrPeer(prefix, frozenset(e for e in peer.excepted if _inside(e, prefix)))
-        for group in groups.values()
+        for group in groups
         if (group.name == peer.name)
         or (peer.selector is not None and peer.selector.matches(group.labels))
         for prefix in sorted(group.prefixes, key=str)
         if not any(_inside(prefix, excepted) for excepted in peer.excepted)
     ]
+
+
+def _backends_of(
+    peer: ServicePeer, services: Iterable[PolicyService]
+) -> Iterator[EndpointPeer | CidrPeer]:
+    """A service that is not there has nobody behind it."""
+    for service in services:
+        if peer.means(service):
+            if service.backends is not None:
+                yield EndpointPeer(service.backends)
+            yield from (CidrPeer(host) for host in sorted(service.hosts, key=str))
 
 
 def _inside(inner: Prefix | None, outer: Prefix) -> bool:

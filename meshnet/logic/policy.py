@@ -42,8 +42,8 @@ from meshnet.logic.port_rows import Defaults, Entry, port_rows
 from meshnet.model.addressing import Prefix
 from meshnet.model.dataplane import PolicyKey
 from meshnet.model.policy import (
-    CidrGroup,
     Direction,
+    Named,
     NamedPort,
     Policy,
 )
@@ -85,7 +85,7 @@ class PolicyTable:
         self._lowered: dict[Policy, LoweredPolicy] = {}
         self.policies: tuple[LoweredPolicy, ...] = ()
         self._about = SubjectIndex(())
-        self._groups: dict[str, CidrGroup] = {}
+        self._named = Named()
         self._subjects: dict[int, Subject] = {}
         self._set_of: dict[tuple[tuple[LoweredPolicy, ...], NamedPorts], int] = {}
         self._users: defaultdict[LoweredPeer, set[int]] = defaultdict(set)
@@ -97,12 +97,11 @@ class PolicyTable:
 
     # --- inputs ------------------------------------------------------------------------------
 
-    def set_policies(self, policies: Sequence[Policy], groups: Iterable[CidrGroup]) -> None:
+    def set_policies(self, policies: Sequence[Policy], named: Named) -> None:
         """All policies of the cluster; what did not change costs nothing."""
-        now = {group.name: group for group in groups}
-        if now != self._groups:
-            self._groups = now
-            self._lowered = {}  # few groups, rarely changed: every rule is read anew
+        if named != self._named:
+            self._named = named
+            self._lowered = {}  # rarely changed: every rule is read anew
         before = self._lowered
         self._lowered = {p: before.get(p) or self._lower(p) for p in policies}
         self.policies = tuple(self._lowered[policy] for policy in policies)
@@ -151,7 +150,7 @@ class PolicyTable:
         rules = []
         for rule in policy.rules:
             peers = rule.peers
-            lowered = None if peers is None else self.scope.lowered(peers, self._groups)
+            lowered = None if peers is None else self.scope.lowered(peers, self._named)
             number = self._number_of((policy.title, rule.place))
             rules.append(
                 LoweredRule(number, rule.direction, rule.deny, policy.audit, lowered, rule.ports)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from meshnet.manifests.network_policy import NOWHERE, read_excepts
 from meshnet.manifests.reader import Fields, Reader
 from meshnet.manifests.selectors import read_selector
+from meshnet.model import names
 from meshnet.model.identity import NAMESPACE_LABEL, NAMESPACE_META_PREFIX
 from meshnet.model.policy import (
     CidrGroupPeer,
@@ -17,6 +20,7 @@ from meshnet.model.policy import (
     Peer,
     Requirement,
     Selector,
+    ServicePeer,
 )
 
 PREFIX = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
@@ -31,7 +35,6 @@ _REFUSED = {
     Direction.EGRESS: {
         "toRequires": _REQUIRES,
         "toNodes": "select nodes by entity host or remote-node, or by CIDR",
-        "toServices": "select the service's endpoints by their labels",
         "toGroups": "groups of a cloud are not asked for; list their CIDRs",
         "toFQDNs": "names are not resolved for policy; list the CIDRs",
     },
@@ -42,13 +45,16 @@ def read_peers(fields: Fields, direction: Direction, namespace: str) -> tuple[Pe
     """None: the rule names nobody, so it is about everybody. One kind of peer a rule."""
     fields.refuse(_REFUSED[direction])
     prefix = PREFIX[direction]
+    kinds: dict[str, Callable[[Reader], Peer]] = {
+        "Endpoints": lambda item: _endpoints(item, namespace),
+        "CIDR": _cidr,
+        "CIDRSet": _cidr_set,
+        "Entities": _entity,
+    }
+    if direction is Direction.EGRESS:
+        kinds["Services"] = _service
     found: dict[str, tuple[Peer, ...]] = {}
-    for name, read in (
-        ("Endpoints", lambda item: _endpoints(item, namespace)),
-        ("CIDR", _cidr),
-        ("CIDRSet", _cidr_set),
-        ("Entities", _entity),
-    ):
+    for name, read in kinds.items():
         section = fields.take(prefix + name)
         if section is not None and section.value is not None:
             found[prefix + name] = tuple(read(item) for item in section.items())
@@ -103,3 +109,34 @@ def _entity(reader: Reader) -> EntityPeer:
         reader.fault("is refused: there is no Kubernetes API server here; list its CIDRs")
         return EntityPeer(Entity.NONE)
     return EntityPeer(reader.choice(_ENTITIES, Entity.NONE))
+
+
+def _service(reader: Reader) -> ServicePeer:
+    """By name, or by the labels of the Service object; without a namespace in every one."""
+    fields = reader.fields()
+    named, selected = fields.take("k8sService"), fields.take("k8sServiceSelector")
+    fields.close()
+    if (named is None) == (selected is None):
+        reader.fault("needs exactly one of k8sService, k8sServiceSelector", show=False)
+    if named is not None:
+        inner = named.fields()
+        name = inner.require("serviceName")
+        text = name.checked(lambda t: names.rfc1123_label("service", t)) if name else ""
+        peer = ServicePeer(_namespace(inner), text)
+        inner.close()
+        return peer
+    if selected is None:
+        return ServicePeer("", None)
+    inner = selected.fields()
+    wanted = inner.require("selector")
+    selector = read_selector(wanted, sources=True) if wanted else None
+    peer = ServicePeer(_namespace(inner), None, selector)
+    inner.close()
+    return peer
+
+
+def _namespace(fields: Fields) -> str:
+    found = fields.take("namespace")
+    if found is None or found.value == "":
+        return ""
+    return found.checked(lambda text: names.rfc1123_label("namespace", text))

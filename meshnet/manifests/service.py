@@ -52,6 +52,7 @@ def read_service(document: Fields, metadata: Metadata) -> Service:
     service = Service(
         namespace=metadata.namespace,
         name=metadata.name,
+        labels=metadata.labels,
         type=found_type,
         ports=_ports(spec, needed=not (external or headless)),
         selector=_texts(selector) if selector else {},

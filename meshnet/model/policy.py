@@ -122,7 +122,25 @@ class CidrGroupPeer:
     excepted: frozenset[Prefix] = frozenset()
 
 
-Peer = EndpointPeer | EntityPeer | CidrPeer | CidrGroupPeer
+@attrs.frozen
+class ServicePeer:
+    """Whoever answers for the services that are meant, by name or by labels: traffic is
+    translated before it is judged, so the peer is the backend and never the service's address."""
+
+    namespace: str
+    """Empty: of every namespace (Cilium: pkg/policy/k8s/service.go)."""
+    name: str | None
+    selector: Selector | None = None
+
+    def means(self, service: PolicyService) -> bool:
+        if self.namespace not in ("", service.namespace):
+            return False
+        if self.name is not None:
+            return self.name == service.name
+        return self.selector is not None and self.selector.matches(service.labels)
+
+
+Peer = EndpointPeer | EntityPeer | CidrPeer | CidrGroupPeer | ServicePeer
 
 
 @attrs.frozen
@@ -181,9 +199,30 @@ class Policy:
 
 
 @attrs.frozen(kw_only=True)
+class PolicyService:
+    """What policies see of a Service."""
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    backends: Selector | None
+    """Of the endpoints behind it, with namespace and cluster; None: no selector."""
+    hosts: frozenset[Prefix] = frozenset()
+    """Those that EndpointSlices name, each a whole address."""
+
+
+@attrs.frozen(kw_only=True)
 class CidrGroup:
     """A CiliumCIDRGroup."""
 
     name: str
     labels: Mapping[str, str]
     prefixes: frozenset[Prefix]
+
+
+@attrs.frozen
+class Named:
+    """What peers say the name of, or the labels, instead of whom they mean."""
+
+    groups: tuple[CidrGroup, ...] = ()
+    services: tuple[PolicyService, ...] = ()

@@ -103,6 +103,8 @@ class ServicePort:
 class Service:
     namespace: str
     name: str
+    labels: dict[str, str] = attrs.field(factory=dict)
+    """Of the service itself: policies may select it by them."""
     type: ServiceType = ServiceType.CLUSTER_IP
     ports: tuple[ServicePort, ...] = ()
     selector: dict[str, str] = attrs.field(factory=dict)
@@ -200,3 +202,13 @@ class RemoteService:
     @property
     def key(self) -> tuple[str, str]:
         return (self.namespace, self.name)
+
+
+@attrs.frozen
+class SocketPeer:
+    """A socket of this node that asked for a frontend and was given a backend."""
+
+    cookie: int
+    """The kernel's number of the socket, never used again."""
+    frontend: Frontend
+    backend: BackendAddress

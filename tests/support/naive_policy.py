@@ -12,13 +12,13 @@ from ipaddress import ip_address
 import attrs
 
 from meshnet.model.policy import (
-    CidrGroup,
     CidrGroupPeer,
     CidrPeer,
     Direction,
     EndpointPeer,
     Entity,
     EntityPeer,
+    Named,
     NamedPort,
     Operator,
     Peer,
@@ -26,6 +26,7 @@ from meshnet.model.policy import (
     Port,
     Rule,
     Selector,
+    ServicePeer,
 )
 
 CLUSTER = "io.cilium.k8s.policy.cluster"
@@ -49,7 +50,7 @@ class Party:
 
 def verdict(
     policies: Iterable[Policy],
-    groups: Iterable[CidrGroup],
+    named: Named,
     direction: Direction,
     endpoint: Party,
     peer: Party,
@@ -69,7 +70,7 @@ def verdict(
             for policy in chosen
             for rule in policy.rules
             if rule.direction is direction
-            and _is_about(rule, peer, list(groups), cluster, local_only)
+            and _is_about(rule, peer, named, cluster, local_only)
             and _covers(rule.ports, receiver, protocol, port)
         ]
         if any(rule.deny for rule in hits):
@@ -83,15 +84,13 @@ def verdict(
     return "allow" if passes(mine) else "audit"
 
 
-def _is_about(
-    rule: Rule, peer: Party, groups: list[CidrGroup], cluster: str, local_only: bool
-) -> bool:
+def _is_about(rule: Rule, peer: Party, named: Named, cluster: str, local_only: bool) -> bool:
     if rule.peers is None:
         return True
-    return any(_is(each, peer, groups, cluster, local_only) for each in rule.peers)
+    return any(_is(each, peer, named, cluster, local_only) for each in rule.peers)
 
 
-def _is(wanted: Peer, peer: Party, groups: list[CidrGroup], cluster: str, local_only: bool) -> bool:
+def _is(wanted: Peer, peer: Party, named: Named, cluster: str, local_only: bool) -> bool:
     match wanted:
         case EntityPeer(entity):
             return _entity(entity, peer, cluster)
@@ -113,10 +112,18 @@ def _is(wanted: Peer, peer: Party, groups: list[CidrGroup], cluster: str, local_
             address = ip_address(peer.address)
             return any(
                 address in prefix
-                for group in groups
+                for group in named.groups
                 if group.name == name or (chosen and _matches(chosen, group.labels))
                 for prefix in group.prefixes
             ) and not any(address in each for each in excepted)
+        case ServicePeer(namespace, name, chosen):
+            return any(
+                (peer.address and any(ip_address(peer.address) in h for h in service.hosts))
+                or (service.backends and _matches(service.backends, peer.labels))
+                for service in named.services
+                if namespace in ("", service.namespace)
+                and (service.name == name or (chosen and _matches(chosen, service.labels)))
+            )
     raise AssertionError(wanted)
 
 

@@ -17,6 +17,7 @@ import yaml
 
 from meshnet.cli.client import AgentClient
 from meshnet.config import Paths
+from meshnet.manifests.kinds import find_kind
 from tests.support.formed import Mesh
 
 PROBER = str(Path(__file__).with_name("prober.py"))
@@ -145,9 +146,9 @@ class PolicyLab:
         keys = [
             {
                 "kind": document["kind"],
-                "namespace": ""
-                if document["kind"] not in ("NetworkPolicy", "CiliumNetworkPolicy")
-                else document["metadata"].get("namespace", "default"),
+                "namespace": document["metadata"].get("namespace", "default")
+                if find_kind(document["kind"]).namespaced
+                else "",
                 "name": document["metadata"]["name"],
             }
             for document in documents

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from meshnet.logic.peers import NamedPorts, Remote, plain_labels, reserved_remotes
 from meshnet.logic.policy import PolicyTable
 from meshnet.model.addressing import Prefix
-from meshnet.model.identity import endpoint_labels
+from meshnet.model.identity import CLUSTER_LABEL, endpoint_labels
 from meshnet.model.policy import (
     ICMP,
     SCTP,
@@ -24,15 +24,18 @@ from meshnet.model.policy import (
     EndpointPeer,
     Entity,
     EntityPeer,
+    Named,
     NamedPort,
     Operator,
     Peer,
     Policy,
+    PolicyService,
     Port,
     PortRange,
     Requirement,
     Rule,
     Selector,
+    ServicePeer,
 )
 from tests.support.naive_policy import Party
 
@@ -53,6 +56,7 @@ PROBES = (
 """Protocols and ports to ask about; 47 (GRE) is one that no rule names."""
 NAMES = ("http", "dns")
 GROUPS = ("office", "lab")
+SERVICES = ("front", "store")
 KEYS = ("app", "tier", "io.kubernetes.pod.namespace", "io.cilium.k8s.policy.cluster")
 VALUES = ("a", "b", "east", "west")
 
@@ -78,6 +82,8 @@ def _excepted(prefix: Prefix) -> st.SearchStrategy[frozenset[Prefix]]:
     return st.frozensets(st.sampled_from(inside), max_size=2) if inside else st.just(frozenset())
 
 
+NET = Selector(frozenset({Requirement("kind", Operator.IN, frozenset({"net"}))}))
+"""Of the labels that some groups and some services have."""
 peers: st.SearchStrategy[Peer] = st.one_of(
     st.builds(EndpointPeer, selectors),
     st.builds(EntityPeer, st.sampled_from(list(Entity))),
@@ -88,8 +94,9 @@ peers: st.SearchStrategy[Peer] = st.one_of(
         st.none(),
         st.frozensets(st.sampled_from(PREFIXES), max_size=1),
     ),
-    st.builds(CidrGroupPeer, st.none(), st.just(Selector(frozenset({
-        Requirement("kind", Operator.IN, frozenset({"net"}))})))),
+    st.builds(CidrGroupPeer, st.none(), st.just(NET)),
+    st.builds(ServicePeer, st.sampled_from(("", "a", "b")), st.sampled_from(SERVICES)),
+    st.builds(ServicePeer, st.sampled_from(("", "a", "b")), st.none(), st.just(NET)),
 )  # fmt: skip
 ports: st.SearchStrategy[Port] = st.one_of(
     st.builds(
@@ -144,6 +151,29 @@ groups = st.lists(
     max_size=2,
     unique_by=lambda group: group.name,
 )
+services = st.lists(
+    st.builds(
+        PolicyService,
+        namespace=st.sampled_from(("a", "b")),
+        name=st.sampled_from(SERVICES),
+        labels=st.sampled_from(({}, {"kind": "net"})),
+        backends=st.none()
+        | st.builds(
+            lambda selector, cluster: selector.requiring(cluster),
+            selectors,
+            st.sampled_from(
+                (
+                    Requirement(CLUSTER_LABEL, Operator.EXISTS),
+                    Requirement(CLUSTER_LABEL, Operator.IN, frozenset({"east"})),
+                )
+            ),
+        ),
+        hosts=st.frozensets(st.sampled_from([ip_network(a) for a in ADDRESSES]), max_size=2),
+    ),
+    max_size=3,
+    unique_by=lambda service: (service.namespace, service.name),
+)
+names = st.builds(Named, groups.map(tuple), services.map(tuple))
 
 endpoints = st.builds(
     lambda user, namespace, cluster, named: Party(

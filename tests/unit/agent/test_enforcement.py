@@ -184,3 +184,68 @@ async def test_an_audited_endpoint_stays_so_over_a_restart(world: World) -> None
     await world.node.endpoints.restore()
     assert world.node.endpoints.get("default", "web").audit
     assert world.judge(1, 80) is AUDIT or world.row.audit
+
+
+TO_SERVICES = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: out}
+spec:
+  endpointSelector: {}
+  egress: [{toServices: [%s]}]
+"""
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: store, labels: {tier: data}, annotations: {service.cilium.io/global: "%s"}}
+spec: {%s ports: [{port: 80, targetPort: 8080}]}
+"""
+SLICE = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: store-1, labels: {kubernetes.io/service-name: store}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [198.51.100.7]}]
+"""
+BY_NAME = "{k8sService: {serviceName: store, namespace: default}}"
+
+
+@pytest.mark.parametrize(
+    "said", [BY_NAME, "{k8sServiceSelector: {selector: {matchLabels: {tier: data}}}}"]
+)
+async def test_a_service_is_whoever_its_selector_finds_here(world: World, said: str) -> None:
+    await start(world, app="web")
+    world.identity(API, app="db")
+    world.identity(WEST_API, "west", app="db")
+    world.apply(TO_SERVICES % said)
+    assert world.judge(API, 8080, Direction.EGRESS) is DENY, "there is no such service"
+    world.apply(SERVICE % ("false", "selector: {app: db},"))
+    assert world.judge(API, 8080, Direction.EGRESS) is ALLOW
+    assert world.judge(WEST_API, 8080, Direction.EGRESS) is DENY
+    world.apply(SERVICE % ("true", "selector: {app: db},"))
+    assert world.judge(WEST_API, 8080, Direction.EGRESS) is ALLOW, "it is in every cluster now"
+    world.apply(SERVICE % ("true", "selector: {app: other},"))
+    assert world.judge(API, 8080, Direction.EGRESS) is DENY
+
+
+async def test_a_service_without_a_selector_is_the_hosts_of_its_slices(world: World) -> None:
+    await start(world, app="web")
+    world.identity(API, app="db")
+    world.apply(SERVICE % ("false", ""))
+    world.apply(TO_SERVICES % BY_NAME)
+    assert world.node.enforcement.prefixes == {}
+    world.apply(SLICE)
+    ((prefix, number),) = world.node.enforcement.prefixes.items()
+    assert str(prefix) == "198.51.100.7/32"
+    assert world.judge(number, 8080, Direction.EGRESS) is ALLOW
+    assert world.judge(API, 8080, Direction.EGRESS) is DENY
+    assert world.judge(2, 8080, Direction.EGRESS) is DENY, "the rest of the world"
+
+
+async def test_a_change_of_a_service_that_no_policy_names_disturbs_nobody(world: World) -> None:
+    await start(world, app="web")
+    world.apply(TO_SERVICES % "{k8sService: {serviceName: other}}")
+    before = world.row
+    world.apply(SERVICE % ("false", "selector: {app: db},"))
+    assert world.row == before

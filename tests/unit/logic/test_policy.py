@@ -13,7 +13,7 @@ from meshnet.logic.policy import PolicyTable
 from meshnet.logic.policy_set import ALLOW_CLASS, ANYBODY, NO_POLICY, Subject
 from meshnet.logic.port_rows import ruling_of
 from meshnet.model.dataplane import PolicyKey
-from meshnet.model.policy import CidrGroup, Direction, Policy
+from meshnet.model.policy import Direction, Named, Policy
 from meshnet.model.ruling import PortRow, Verdict
 from tests.support import naive_policy
 from tests.support.naive_policy import Party
@@ -21,8 +21,8 @@ from tests.support.policy_worlds import (
     ADDRESSES,
     PROBES,
     endpoints,
-    groups,
     named,
+    names,
     number_of,
     policies,
     remote_of,
@@ -78,7 +78,7 @@ def fresh(local_only: bool) -> Maps:
 def check(
     maps: Maps,
     world: list[Policy],
-    known: list[CidrGroup],
+    known: Named,
     parties: list[Party],
     numbers: dict[int, int],
     *,
@@ -126,9 +126,9 @@ quick = settings(max_examples=WORLDS, deadline=None, suppress_health_check=list(
 
 
 @quick
-@given(policies(), groups, distinct, st.booleans())
+@given(policies(), names, distinct, st.booleans())
 def test_rows_say_what_the_rules_say(
-    world: list[Policy], known: list[CidrGroup], parties: list[Party], local_only: bool
+    world: list[Policy], known: Named, parties: list[Party], local_only: bool
 ) -> None:
     maps = fresh(local_only)
     maps.table.set_policies(world, known)
@@ -138,12 +138,12 @@ def test_rows_say_what_the_rules_say(
 
 
 @quick
-@given(policies(), policies(), groups, groups, distinct, distinct)
+@given(policies(), policies(), names, names, distinct, distinct)
 def test_changes_lead_to_what_a_fresh_start_leads_to(
     before: list[Policy],
     after: list[Policy],
-    known_before: list[CidrGroup],
-    known: list[CidrGroup],
+    known_before: Named,
+    known: Named,
     others: list[Party],
     parties: list[Party],
 ) -> None:
@@ -168,15 +168,15 @@ def test_changes_lead_to_what_a_fresh_start_leads_to(
 
 
 @quick
-@given(policies(), groups, distinct)
+@given(policies(), names, distinct)
 def test_without_policies_nothing_is_left(
-    world: list[Policy], known: list[CidrGroup], parties: list[Party]
+    world: list[Policy], known: Named, parties: list[Party]
 ) -> None:
     maps = fresh(local_only=True)
     maps.table.set_policies(world, known)
     load(maps, parties)
     maps.write()
-    maps.table.set_policies([], [])
+    maps.table.set_policies([], Named())
     maps.write()
     assert (maps.rows, maps.classes, maps.table.prefixes) == ({}, {}, {})
     assert set(maps.table.assignments.values()) <= {NO_POLICY}

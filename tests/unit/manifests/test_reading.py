@@ -17,8 +17,12 @@ from meshnet.model.policy import (
     Direction,
     EndpointPeer,
     NamedPort,
+    Operator,
     Policy,
     PortRange,
+    Requirement,
+    Selector,
+    ServicePeer,
 )
 
 
@@ -138,6 +142,29 @@ def test_which_namespace_a_cilium_selector_means() -> None:
     clusterwide = peer("{}", CNP.replace("NetworkPolicy", "ClusterwideNetworkPolicy")).selector
     assert clusterwide.matches(other) and not clusterwide.matches({"reserved:host": ""})
     assert peer("{matchLabels: {'reserved:host': ''}}").selector.matches({"reserved:host": ""})
+
+
+def test_services_by_name_and_by_the_labels_of_the_service() -> None:
+    """Cilium's examples/policies/l3/service/service.yaml, and one of no namespace."""
+    (policy,) = policies(
+        CNP
+        + """
+  endpointSelector: {matchLabels: {id: app2}}
+  egress:
+  - toServices:
+    - k8sService: {serviceName: myservice, namespace: default}
+    - k8sServiceSelector:
+        selector: {matchLabels: {"k8s:env": staging}}
+        namespace: another-namespace
+    - k8sService: {serviceName: anywhere}
+"""
+    )
+    staging = Selector(frozenset({Requirement("env", Operator.IN, frozenset({"staging"}))}))
+    assert policy.rules[0].peers == (
+        ServicePeer("default", "myservice"),
+        ServicePeer("another-namespace", None, staging),
+        ServicePeer("", "anywhere"),
+    )
 
 
 def test_enable_default_deny_and_audit() -> None:

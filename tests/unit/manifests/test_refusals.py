@@ -38,7 +38,6 @@ def faults(text: str) -> list[Fault]:
     [
         ("ingress: [{fromRequires: [{}]}]", "spec.ingress[0].fromRequires"),
         ("egress: [{toRequires: [{}]}]", "spec.egress[0].toRequires"),
-        ("egress: [{toServices: [{}]}]", "spec.egress[0].toServices"),
         ("egress: [{toFQDNs: [{matchName: a.example}]}]", "spec.egress[0].toFQDNs"),
         ("egress: [{toNodes: [{}]}]", "spec.egress[0].toNodes"),
         ("ingress: [{fromNodes: [{}]}]", "spec.ingress[0].fromNodes"),
@@ -91,6 +90,27 @@ def test_kube_apiserver_is_refused_with_a_reason() -> None:
           "supported: write one rule each"]),
         (CNP + "ingress: [{icmps: [{fields: [{type: 8}]}], toPorts: [{ports: [{port: '1'}]}]}]",
          ["spec.ingress[0].icmps: cannot stand beside toPorts in one rule: write two rules"]),
+        (CNP + "egress: [{toServices: [{}]}]",
+         ["spec.egress[0].toServices[0]: needs exactly one of k8sService, k8sServiceSelector"]),
+        (CNP + "egress: [{toServices: [{k8sService: {serviceName: a}, "
+         "k8sServiceSelector: {selector: {}}}]}]",
+         ["spec.egress[0].toServices[0]: needs exactly one of k8sService, k8sServiceSelector"]),
+        (CNP + "egress: [{toServices: [{k8sService: {serviceName: A_b, namespace: N}}]}]",
+         ["spec.egress[0].toServices[0].k8sService.serviceName: service name 'A_b' is invalid: "
+          "lower-case letters, digits and '-', first and last a letter or digit (RFC 1123)",
+          "spec.egress[0].toServices[0].k8sService.namespace: namespace name 'N' is invalid: "
+          "lower-case letters, digits and '-', first and last a letter or digit (RFC 1123)"]),
+        (CNP + "egress: [{toServices: [{k8sService: {namespace: shop}}]}]",
+         ["spec.egress[0].toServices[0].k8sService: field 'serviceName' is missing"]),
+        (CNP + "egress: [{toServices: [{k8sServiceSelector: {namespace: shop}}]}]",
+         ["spec.egress[0].toServices[0].k8sServiceSelector: field 'selector' is missing"]),
+        (CNP + "egress: [{toServices: [{k8sService: {serviceName: a, port: 80}}]}]",
+         ["spec.egress[0].toServices[0].k8sService.port: unknown field"]),
+        (CNP + "ingress: [{fromServices: [{k8sService: {serviceName: a}}]}]",
+         ["spec.ingress[0].fromServices: unknown field"]),
+        (CNP + "egress: [{toServices: [{k8sService: {serviceName: a}}], toEntities: [world]}]",
+         ["spec.egress[0]: combining toEntities and toServices in one rule is not supported: "
+          "write one rule each"]),
         (CNP + "description: nothing",
          ["spec: needs at least one rule in ingress, ingressDeny, egress, egressDeny"]),
         (NP + "policyTypes: [Sideways]",
