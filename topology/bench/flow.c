@@ -2,6 +2,8 @@
 /* Load for measuring: small, so that what is measured is the network and not the program.
  *
  *   flow serve PORT                  TCP: sink or echo, as the client's first byte says
+ *   flow accept PORT                 TCP: closes every connection at once
+ *   flow connects ADDRESS PORT MS    prints connections a second to such a server, one by one
  *   flow stream ADDRESS PORT MS      prints bytes a second, as the other side received them
  *   flow rr ADDRESS PORT MS          prints round trips of one byte a second
  *   flow flood ADDRESS MS FLOWS      UDP to so many flows in random order, prints packets
@@ -56,6 +58,27 @@ socket_of(int type)
 	return made;
 }
 
+static int
+listening(int port)
+{
+	struct sockaddr_in6 address = address_of("::", port);
+	int one = 1, server = socket_of(SOCK_STREAM);
+
+	setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(server, (void *)&address, sizeof(address)) || listen(server, 16))
+		err(1, "listen on %d", port);
+	return server;
+}
+
+static void
+accept_all(int port)
+{
+	int peer, server = listening(port);
+
+	while ((peer = accept(server, NULL, NULL)) >= 0)
+		close(peer);
+}
+
 static void
 serve_one(int peer)
 {
@@ -77,13 +100,9 @@ serve_one(int peer)
 static void
 serve(int port)
 {
-	struct sockaddr_in6 address = address_of("::", port);
-	int one = 1, peer, server = socket_of(SOCK_STREAM);
+	int peer, server = listening(port);
 
 	signal(SIGCHLD, SIG_IGN);
-	setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(server, (void *)&address, sizeof(address)) || listen(server, 16))
-		err(1, "listen on %d", port);
 	while ((peer = accept(server, NULL, NULL)) >= 0) {
 		if (!fork()) {
 			serve_one(peer);
@@ -102,6 +121,28 @@ connected(const char *text, int port, char mode)
 	if (connect(made, (void *)&address, sizeof(address)) || write(made, &mode, 1) != 1)
 		err(1, "connect to %s", text);
 	return made;
+}
+
+/* Each waits for the server's end, so that one is on the way at a time, and ends by a reset, so
+ * that no port waits for late packets.
+ */
+static double
+connects(const char *text, int port, double seconds)
+{
+	struct sockaddr_in6 address = address_of(text, port);
+	struct linger at_once = {.l_onoff = 1};
+	double began = now();
+	long long count = 0;
+	int made;
+
+	for (; now() - began < seconds; count++) {
+		made = socket_of(SOCK_STREAM);
+		setsockopt(made, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+		if (connect(made, (void *)&address, sizeof(address)) || read(made, block, 1) != 0)
+			err(1, "connect to %s", text);
+		close(made);
+	}
+	return count / (now() - began);
 }
 
 static double
@@ -159,6 +200,10 @@ main(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "serve"))
 		serve(atoi(argv[2]));
+	else if (argc == 3 && !strcmp(argv[1], "accept"))
+		accept_all(atoi(argv[2]));
+	else if (argc == 5 && !strcmp(argv[1], "connects"))
+		printf("%.1f\n", connects(argv[2], atoi(argv[3]), atoi(argv[4]) / 1e3));
 	else if (argc == 5 && !strcmp(argv[1], "stream"))
 		printf("%.0f\n", stream(argv[2], atoi(argv[3]), atoi(argv[4]) / 1e3));
 	else if (argc == 5 && !strcmp(argv[1], "rr"))
@@ -166,6 +211,6 @@ main(int argc, char **argv)
 	else if (argc == 5 && !strcmp(argv[1], "flood") && atoi(argv[4]) <= 8 * PORTS)
 		printf("%.0f\n", flood(argv[2], atoi(argv[3]) / 1e3, atoi(argv[4])));
 	else
-		errx(2, "serve PORT | stream|rr ADDRESS PORT MS | flood ADDRESS MS FLOWS");
+		errx(2, "serve|accept PORT | stream|rr|connects ADDRESS PORT MS | flood ADDRESS MS FLOWS");
 	return 0;
 }

@@ -10,7 +10,7 @@ import enum
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -58,6 +58,13 @@ def interleaved(
         else:
             mine = ours()
             yield mine, peer()
+
+
+def rounds(measures: Mapping[str, Callable[[], float]], times: int) -> Iterator[dict[str, float]]:
+    """Each alternative once a round, in this order and in the opposite one in turn."""
+    for number in range(times):
+        names = sorted(measures, key=list(measures).index, reverse=bool(number % 2))
+        yield {name: measures[name]() for name in names}
 
 
 def compare(

@@ -48,6 +48,21 @@ def test_streams_and_round_trips_are_counted(program: Path, port: str, address: 
     assert said(program, "rr", address, port, "100") > 10
 
 
+def test_connections_are_counted_one_by_one(program: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = str(free.getsockname()[1])
+    server = subprocess.Popen([program, "accept", number])
+    try:
+        deadline = time.monotonic() + 10
+        while subprocess.run([program, "connects", "::1", number, "1"], check=False,
+                             capture_output=True).returncode:  # fmt: skip
+            assert time.monotonic() < deadline, "the server does not listen"
+        assert said(program, "connects", "127.0.0.1", number, "100") > 10
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_a_flood_has_as_many_flows_as_asked_for(program: Path) -> None:
     assert said(program, "flood", "127.0.0.1", "50", "100000") > 100
 

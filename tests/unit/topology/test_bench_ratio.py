@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from topology.bench.ratio import Result, Verdict, compare, interleaved, interval
+from topology.bench.ratio import Result, Verdict, compare, interleaved, interval, rounds
 
 
 def test_runs_are_in_abba_order() -> None:
@@ -20,6 +20,19 @@ def test_runs_are_in_abba_order() -> None:
 
     assert order == ["ours", "peer", "peer", "ours", "ours", "peer", "peer", "ours"]
     assert pairs == [(1, 2), (4, 3), (5, 6), (8, 7)], "ours comes first in each"
+
+
+def test_many_alternatives_take_turns_in_both_directions() -> None:
+    order: list[str] = []
+
+    def run(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    taken = list(rounds({name: lambda name=name: run(name) for name in "abc"}, 2))  # type: ignore[misc]
+
+    assert order == ["a", "b", "c", "c", "b", "a"]
+    assert taken == [{"a": 1, "b": 2, "c": 3}, {"c": 4, "b": 5, "a": 6}]
 
 
 def test_a_machine_that_slows_down_does_not_move_the_ratio() -> None:
