@@ -49,10 +49,14 @@ class Balancing:
         self.services.changed.append(directory.changed)
         self.resolver = Resolver(local.gateways, directory.lookup)
         pools = local.cluster.service_cidrs
+        taken = {
+            **dict.fromkeys(pools, "a service's own"),
+            **dict.fromkeys(local.cluster.pod_cidrs, "an endpoint's"),
+        }
         self.manifests = Manifests(
             kv,
             {
-                "Service": ServiceAdmission(ServiceAddresses(kv, pools)),
+                "Service": ServiceAdmission(ServiceAddresses(kv, pools), taken),
                 "EndpointSlice": SliceAdmission(pools),
             },
         )

@@ -8,6 +8,7 @@ failed in a row, and back after one that did not.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
@@ -81,8 +82,10 @@ class Checks:
         except TimeoutError:
             record.failures, record.reason = record.failures + 1, "no answer in time"
         except (OSError, h11.RemoteProtocolError, _Unwell) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            record.failures, record.reason = record.failures + 1, reason or str(error)
+            # asyncio puts its own words in the place of the errno's
+            number = error.errno if isinstance(error, OSError) else None
+            record.reason = os.strerror(number) if number else str(error)
+            record.failures += 1
         else:
             record.failures = 0
 

@@ -6,7 +6,7 @@ port, or a service that answers for itself, would be settled by chance on each n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from meshnet.errors import Refused
@@ -18,14 +18,26 @@ from meshnet.registry.service_addresses import ServiceAddresses
 
 
 class ServiceAdmission:
-    """Kind Service: its cluster addresses, and external addresses that nobody else has."""
+    """Kind Service: its cluster addresses, and external addresses that nobody else has.
 
-    def __init__(self, addresses: ServiceAddresses) -> None:
+    Args:
+        taken: prefixes of the cluster with what their addresses are: no external ones.
+    """
+
+    def __init__(self, addresses: ServiceAddresses, taken: Mapping[Prefix, str]) -> None:
         self._addresses = addresses
+        self._taken = taken
 
     async def admit(self, manifest: Manifest, stored: Sequence[Manifest]) -> None:
         """Raises Refused, AlreadyExists, PoolExhausted."""
         service: Service = meaning(manifest)
+        for address in service.external_ips:
+            for prefix, what in self._taken.items():
+                if contains(prefix, address):
+                    raise Refused(
+                        f"{manifest.key}: external address {address} is {what} ({prefix}), whose "
+                        "traffic it would take away: give an address of outside the cluster"
+                    )
         for other in _of_kind(stored, "Service"):
             if other.key == service.key:
                 continue

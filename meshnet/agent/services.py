@@ -68,10 +68,10 @@ class Services:
         self.resolver = Resolver(World(cluster=self._here.cluster, candidates=(), slices=()))
 
     async def reconcile(self) -> float | None:
-        """One full pass; answers when a slow change goes on."""
+        """One full pass; answers when a slow change goes on, or who vanished is believed gone."""
         if not self._view.tables.synced:
             return None
-        self._view.observe()
+        again_s = self._view.observe()
         services, slices = self._manifests()
         self.resolver = Resolver(self._world(slices))
         addresses = self._addresses()
@@ -93,7 +93,8 @@ class Services:
         self._dataplane.update_services(change.replace, change.delete)
         for tell in self.changed:
             tell()
-        return STEP_S if moving else None
+        waits = (again_s, STEP_S if moving else None)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _manifests(self) -> tuple[list[Service], list[EndpointSlice]]:
         """What the manifests mean; each is read once."""

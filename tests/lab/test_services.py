@@ -137,16 +137,36 @@ def test_a_global_service_has_backends_in_both_clusters(
             mesh.run(node, "meshnet", "delete", "service", "shared")
 
 
+HEAD = "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: "
+HEAVIER = HEAD.replace("bad", "bad, annotations: {meshnet.io/cluster-weights: east=-1}")
+SLICE = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: bad-1, labels: {kubernetes.io/service-name: bad}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [{addresses: [100.64.0.9]}]
+"""
+
+
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("text", "said"),
     [
-        ("{clusterIP: 10.0.0.1, ports: [{port: 80}]}", "outside the service CIDRs 100.64.0.0/16"),
-        ("{ports: [{port: 80, protocol: SCTP}]}", "must be one of TCP, UDP"),
+        (HEAD + "{clusterIP: 10.0.0.1, ports: [{port: 80}]}",
+         "outside the service CIDRs 100.64.0.0/16"),
+        (HEAD + "{ports: [{port: 80, protocol: SCTP}]}", "must be one of TCP, UDP"),
+        (HEAD + "{ports: [{name: a, port: 80}, {name: b, port: 80}]}", "has port 80/TCP twice"),
+        (HEAD + "{externalIPs: [100.64.0.1], ports: [{port: 80}]}",
+         "is a service's own (100.64.0.0/16)"),
+        (HEAD + "{externalIPs: [10.1.0.9], ports: [{port: 80}]}",
+         "is an endpoint's (10.1.0.0/16)"),
+        (HEAVIER + "{ports: [{port: 80}]}", "weights of 0 to 1000, not 'east=-1'"),
+        (SLICE, "backend 100.64.0.9 is in the service CIDR 100.64.0.0/16"),
     ],
-)
-def test_what_cannot_be_is_refused_and_not_stored(mesh: Mesh, spec: str, said: str) -> None:
-    text = f"apiVersion: v1\nkind: Service\nmetadata: {{name: bad}}\nspec: {spec}\n"
+)  # fmt: skip
+def test_what_cannot_be_is_refused_and_not_stored(mesh: Mesh, text: str, said: str) -> None:
     done = mesh["east-1"].exec(["sh", "-c", f"meshnet apply -f - <<'END'\n{text}\nEND"])
     assert done.returncode in (1, 2)
     assert said in done.stderr
     assert "bad" not in names(mesh, "east-1")
+    assert mesh["east-1"].exec(["meshnet", "get", "endpointslice", "bad-1"]).returncode == 4

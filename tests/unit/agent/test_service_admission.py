@@ -17,6 +17,7 @@ from meshnet.model.manifest import ManifestKey
 from meshnet.registry import schema
 from meshnet.registry.service_addresses import ServiceAddresses
 
+TAKEN = {ip_network("100.64.0.0/16"): "a service's own", ip_network("10.1.0.0/16"): "an endpoint's"}
 POOLS = (ip_network("100.64.0.0/16"), ip_network("fd00:100:64::/112"))
 
 
@@ -29,7 +30,7 @@ def kv() -> MemoryKV:
 def manifests(kv: MemoryKV) -> Manifests:
     addresses = ServiceAddresses(kv, POOLS)
     return Manifests(
-        kv, {"Service": ServiceAdmission(addresses), "EndpointSlice": SliceAdmission(POOLS)}
+        kv, {"Service": ServiceAdmission(addresses, TAKEN), "EndpointSlice": SliceAdmission(POOLS)}
     )
 
 
@@ -82,6 +83,22 @@ async def test_one_external_address_and_port_is_one_services(manifests: Manifest
     await manifests.apply([service("api", "{externalIPs: [192.0.2.7], ports: [{port: 81}]}")])
     with pytest.raises(Refused, match=r"192\.0\.2\.7 port 80/TCP is service default/web's"):
         await manifests.apply([service("db", "{externalIPs: [192.0.2.7], ports: [{port: 80}]}")])
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("100.64.0.9", r"100\.64\.0\.9 is a service's own \(100\.64\.0\.0/16\)"),
+        ("10.1.0.9", r"10\.1\.0\.9 is an endpoint's \(10\.1\.0\.0/16\)"),
+    ],
+)
+async def test_an_external_address_takes_nobodys_traffic_away(
+    kv: MemoryKV, manifests: Manifests, address: str, said: str
+) -> None:
+    spec = f"{{externalIPs: [192.0.2.7, {address}], ports: [{{port: 80}}]}}"
+    with pytest.raises(Refused, match=f"Service default/web: external address {said}"):
+        await manifests.apply([service("web", spec)])
+    assert await held(kv) == 0, "nothing is claimed for what is refused"
 
 
 async def test_a_backend_is_no_services_address(manifests: Manifests) -> None:
