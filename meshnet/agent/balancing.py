@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from typing import Any
 
+from meshnet.agent.abandoned_sockets import AbandonedSockets
 from meshnet.agent.checks import Checks
 from meshnet.agent.local import LocalNode
 from meshnet.agent.loop import Loop
@@ -18,7 +19,9 @@ from meshnet.agent.services import Services
 from meshnet.dataplane.api import Dataplane
 from meshnet.errors import RegistryError
 from meshnet.kvstore.api import KV
+from meshnet.logic.abandoned import living
 from meshnet.model.addressing import Address
+from meshnet.netlink.sockets import destroy_datagram
 from meshnet.registry import schema
 from meshnet.registry.service_addresses import ServiceAddresses
 from meshnet.registry.service_codec import encode_health
@@ -26,7 +29,10 @@ from meshnet.registry.session import Session
 
 
 class Balancing:
-    """Args: `silent` answers the addresses of nodes that do not answer any more."""
+    """Args:
+    silent: answers the addresses of nodes that do not answer any more.
+    namespaces: answers the paths of the endpoints' network namespaces.
+    """
 
     def __init__(
         self,
@@ -37,6 +43,7 @@ class Balancing:
         dataplane: Dataplane,
         *,
         silent: Callable[[], Collection[Address]],
+        namespaces: Callable[[], Iterable[str]],
     ) -> None:
         self._session = session
         self._health_key = schema.health(local.name)
@@ -47,6 +54,8 @@ class Balancing:
         self.checks = Checks(self.services.targets, self._health_changed)
         directory = ServiceDirectory(view, self.services)
         self.services.changed.append(directory.changed)
+        self.abandoned = AbandonedSockets(dataplane, namespaces, destroy_datagram)
+        self.services.changed.append(self._look_for_abandoned)
         self.resolver = Resolver(local.gateways, directory.lookup)
         pools = local.cluster.service_cidrs
         taken = {
@@ -65,6 +74,10 @@ class Balancing:
         """Beside the loop, which runs with the others."""
         yield self.resolver.run()
         yield self.checks.run()
+        yield self.abandoned.run()
+
+    def _look_for_abandoned(self) -> None:
+        self.abandoned.observe(living(self.services.resolved.values()))
 
     def _unreachable(self) -> frozenset[tuple[str, str]]:
         """Nodes that we probe and that do not answer any more."""

@@ -128,7 +128,13 @@ class _Agent:
         self.events = DropEvents(dataplane)
         self.etcd_health = EtcdHealth(kv)
         self.balancing = Balancing(
-            local, kv, self.session, self.view, dataplane, silent=lambda: self.prober.silent()
+            local,
+            kv,
+            self.session,
+            self.view,
+            dataplane,
+            silent=lambda: self.prober.silent(),
+            namespaces=lambda: [endpoint.netns for endpoint in self.endpoints.list()],
         )
         self.prober = Prober(
             self.view.peer_addresses,

@@ -20,7 +20,7 @@ from meshnet.dataplane.maps import EndpointMaps, IpcacheMaps, NodeMaps, read_dro
 from meshnet.dataplane.policy_maps import PolicyMaps
 from meshnet.dataplane.programs import SOCKET_HOOKS, Attach
 from meshnet.dataplane.schema import Sizes
-from meshnet.dataplane.services import ServiceMaps
+from meshnet.dataplane.services import ServiceMaps, read_socket_peers
 from meshnet.errors import DatapathError
 from meshnet.model.addressing import Address, Prefix
 from meshnet.model.dataplane import (
@@ -35,7 +35,7 @@ from meshnet.model.dataplane import (
     ServiceRow,
 )
 from meshnet.model.ruling import PortRow
-from meshnet.model.service import BackendAddress, Frontend
+from meshnet.model.service import BackendAddress, Frontend, SocketPeer
 
 
 class KernelDataplane:
@@ -171,6 +171,9 @@ class KernelDataplane:
 
     def backend_hits(self) -> dict[BackendAddress, int]:
         return self._services.hits()
+
+    def socket_peers(self) -> list[SocketPeer]:
+        return read_socket_peers(self._set.maps["socket_peers"])
 
     def maps(self) -> list[MapUsage]:
         return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from meshnet.model.dataplane import (
     ServiceRow,
 )
 from meshnet.model.identity import ReservedIdentity, cluster_of
-from meshnet.model.service import BackendAddress, Frontend
+from meshnet.model.service import BackendAddress, Frontend, SocketPeer
 
 LINK_LOCAL: Prefix = ip_network("fe80::/10")
 
@@ -68,6 +68,7 @@ class MemoryDataplane(MemoryPolicy):
         self._endpoints: dict[int, EndpointRow] = {}
         self._services: dict[Frontend, ServiceRow] = {}
         self.sockets_of: Path | None = None
+        self.socket_peers: Callable[[], list[SocketPeer]] = list  # there are no sockets
         self._seen: Counter[tuple[int, int]] = Counter()
         self._drops: Counter[tuple[DropReason, str]] = Counter()
         self._events: list[DropEvent] = []

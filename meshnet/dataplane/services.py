@@ -24,7 +24,7 @@ from meshnet.dataplane.ranges import Ranges
 from meshnet.errors import MapFull
 from meshnet.model.addressing import Address
 from meshnet.model.dataplane import ServiceRow
-from meshnet.model.service import BackendAddress, Frontend, Protocol
+from meshnet.model.service import BackendAddress, Frontend, Protocol, SocketPeer
 
 _U32 = struct.Struct("=I")
 _ANY = _U32.pack(1)
@@ -245,6 +245,22 @@ def unpack_flow(key: bytes, value: bytes) -> dict[str, Any]:
     }
 
 
+def read_socket_peers(peers: Map) -> list[SocketPeer]:
+    """Every row of `socket_peers`, 3 us each."""
+    found = []
+    for key, value in peers.items():
+        row, asked = rows.unpack(abi.SocketPeerKey, key), rows.unpack(abi.SocketPeer, value)
+        protocol = Protocol(row.protocol)
+        frontend = Frontend(_address(asked.address), _be16(asked.port), protocol)
+        backend = BackendAddress(_address(row.address), _be16(row.port), protocol)
+        found.append(SocketPeer(row.cookie, frontend, backend))
+    return found
+
+
+def _address(packed: abi.Address) -> Address:
+    return rows.known_address(bytes(packed))
+
+
 def _fields(frontend: Frontend) -> dict[str, Any]:
     return {
         "address": str(frontend.address),
@@ -264,7 +280,7 @@ def _pack(backend: BackendAddress, state: abi.BackendState) -> bytes:
 
 
 def _unpack(row: abi.ServiceKey | abi.Backend) -> Frontend:
-    return Frontend(rows.known_address(bytes(row.address)), _be16(row.port), Protocol(row.protocol))
+    return Frontend(_address(row.address), _be16(row.port), Protocol(row.protocol))
 
 
 def _be16(number: int) -> int:

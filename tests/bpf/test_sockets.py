@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import select
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -12,8 +15,10 @@ import pytest
 from meshnet.dataplane.kernel import KernelDataplane
 from meshnet.dataplane.schema import Sizes
 from meshnet.errors import MapFull
+from meshnet.logic.abandoned import abandoned
 from meshnet.model.dataplane import ServiceRow
 from meshnet.model.service import Frontend, Protocol
+from meshnet.netlink.sockets import destroy_datagram
 from tests.support.bpf import Node, built, run
 from tests.support.sockets import Group, cgroup, servers
 
@@ -188,3 +193,44 @@ def test_rows_are_shown_with_named_fields(east: Node) -> None:
     assert {(row["address"], row["port"], row["state"]) for row in backends} == {
         ("fd00::2", 8080, "active")
     }
+
+
+def test_a_socket_that_waits_for_a_backend_that_left_is_told_and_reaches_another(
+    east: Node, group: Group
+) -> None:
+    """Three wait for the same backend: by the service, by another service, and directly."""
+    serve(east, V4, ONE)
+    other = "100.64.0.11"
+    serve(east, other, ONE)
+    front, gone = at(V4, 80, Protocol.UDP), at(*ONE, Protocol.UDP)
+    with (
+        group.waiting(V4, 80, (V4, 80)) as client,
+        group.waiting(other, 80, (V4, 80)) as spared,
+        group.waiting(*ONE, (V4, 80)) as direct,
+    ):
+        for each in (client, spared, direct):
+            assert line(each) == "one"
+        serve(east, V4, TWO)
+        wanted = abandoned(east.dataplane.socket_peers(), {front: frozenset({gone})}, {})
+        assert list(wanted.values()) == [gone]
+        assert asyncio.run(destroy_datagram(None, wanted)) == set(wanted)
+        assert [line(client), line(client)] == [str(errno.ECONNABORTED), "two"]
+        peers = [peer for peer in east.dataplane.socket_peers() if peer.cookie in wanted]
+        assert {(peer.frontend, peer.backend) for peer in peers} == {
+            (front, gone),
+            (front, at(*TWO, Protocol.UDP)),
+        }
+        assert spared.poll() is None and direct.poll() is None
+        for each in (spared, direct):
+            assert waits(each)
+
+
+def line(client: subprocess.Popen[str]) -> str:
+    assert client.stdout is not None
+    return client.stdout.readline().strip()
+
+
+def waits(client: subprocess.Popen[str]) -> bool:
+    """Whether it has nothing more to say: an error would have come with the others'."""
+    assert client.stdout is not None
+    return not select.select([client.stdout], [], [], 0)[0]

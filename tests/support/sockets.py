@@ -58,6 +58,32 @@ except OSError as error:
 print(json.dumps(answers))
 """
 
+WAITER = r"""
+import socket, sys
+host, port, again, port_again = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+def ask():
+    s.settimeout(2)
+    while True:
+        s.send(b"?")
+        try:
+            answer = s.recv(64).decode()
+        except TimeoutError:
+            continue
+        s.settimeout(None)
+        return answer
+s.connect((host, port))
+print(ask(), flush=True)
+try:
+    print(s.recv(64).decode(), flush=True)
+except OSError as error:
+    print(error.errno, flush=True)
+s.connect((again, port_again))
+print(ask(), flush=True)
+"""
+"""Connects a datagram socket, asks until it is answered, and waits for what nobody sends; told that
+it lost its peer, it connects and asks again. A line for each."""
+
 Answer = tuple[str, int, str]
 
 
@@ -79,6 +105,25 @@ class Group:
             check=True,
         )
         return [(a, b, c) for a, b, c in json.loads(done.stdout)]
+
+    @contextlib.contextmanager
+    def waiting(
+        self, host: str, port: int, again: tuple[str, int]
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A client that runs WAITER, which ends with the block."""
+        procs = self.path / "cgroup.procs"
+        argv = [sys.executable, "-c", WAITER, host, str(port), again[0], str(again[1])]
+        client = subprocess.Popen(
+            argv,
+            preexec_fn=lambda: procs.write_text(str(os.getpid())),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with client:
+            try:
+                yield client
+            finally:
+                client.kill()
 
     def ask(self, kind: str, host: str, port: int) -> Answer:
         (answer,) = self.ask_often(kind, host, port, 1)
