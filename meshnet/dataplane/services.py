@@ -14,7 +14,7 @@ import math
 import mmap
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from meshnet.dataplane import abi, nat, rows
@@ -107,13 +107,12 @@ class ServiceMaps:
             yield memory
 
     def _write(self, memory: mmap.mmap, frontend: Frontend, row: ServiceRow) -> None:
-        before = self._places.get(frontend)
-        used = set(row.slots) | row.terminating
-        for backend in sorted(used):
-            terminating = backend in row.terminating and backend not in row.slots
+        before, had = self._places.get(frontend), _used(self.rows.get(frontend))
+        taking, used = set(row.slots), _used(row)
+        for backend in used:
             self._want(
                 backend,
-                abi.BackendState.TERMINATING if terminating else abi.BackendState.ACTIVE,
+                abi.BackendState.ACTIVE if backend in taking else abi.BackendState.TERMINATING,
             )
         base = self._fill(memory, row.slots)
         if before is None:
@@ -127,8 +126,10 @@ class ServiceMaps:
         self._services.update(_key(frontend), bytes(place))
         if before is None:
             self._open(frontend.address)
-        self._users.update(used)
-        self._leave(frontend)
+        else:
+            self._ranges.free(before.base, before.size)
+        self._users.update(used - had)
+        self._drop(had - used)
         self._places[frontend], self.rows[frontend] = place, row
 
     def _open(self, address: Address) -> None:
@@ -165,12 +166,15 @@ class ServiceMaps:
         self._backends.update(_U32.pack(index), bytes(_pack(backend, state)))
 
     def _leave(self, frontend: Frontend) -> None:
-        """What this service had before: its range, and the backends nobody else has."""
+        """What this service had: its range, and the backends nobody else has."""
         place, row = self._places.pop(frontend, None), self.rows.pop(frontend, None)
-        if place is None or row is None:
-            return
-        self._ranges.free(place.base, place.size)
-        for backend in set(row.slots) | row.terminating:
+        if place is not None:
+            self._ranges.free(place.base, place.size)
+            self._drop(_used(row))
+
+    def _drop(self, backends: Collection[BackendAddress]) -> None:
+        """A service has them no more."""
+        for backend in backends:
             self._users[backend] -= 1
             if self._users[backend] <= 0:
                 self._forget(backend)
@@ -188,6 +192,10 @@ class ServiceMaps:
             per_cpu = self._hits.lookup(_U32.pack(index)) or b""
             found[backend] = sum(struct.unpack(f"={len(per_cpu) // 8}Q", per_cpu))
         return found
+
+
+def _used(row: ServiceRow | None) -> Set[BackendAddress]:
+    return set(row.slots) | row.terminating if row else frozenset()
 
 
 def _indexes(memory: mmap.mmap, place: abi.Service) -> list[int]:

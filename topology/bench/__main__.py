@@ -118,7 +118,7 @@ def _statistics(ours: Side) -> tuple[int, int]:
 def _line(row: Result) -> str:
     measured = f"{row.name} ({row.setting}): {row.ours:.4g} {row.unit}"
     if row.ratio is None:
-        return f"{measured}, {row.runs} packets"
+        return f"{measured}, of {row.runs}"
     return (
         f"{measured}, the other's {row.peer:.4g}; ratio {row.ratio:.3f}"
         f" [{row.low:.3f}, {row.high:.3f}], {row.runs} pairs: {row.verdict(_bar(row))}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import subprocess
 import tempfile
 import time
@@ -28,9 +29,21 @@ from meshnet.dataplane.schema import Sizes
 from meshnet.errors import LabError
 from meshnet.host.cgroup import Cgroup, hierarchy
 from meshnet.host.namespace import Namespace, enter_path
+from meshnet.logic.diff import plan
+from meshnet.logic.service_rows import Here
+from meshnet.logic.service_rows import rows as service_rows
+from meshnet.logic.services import Resolver, World
 from meshnet.model.addressing import Address
 from meshnet.model.dataplane import NodeConfig, ServiceRow
-from meshnet.model.service import Frontend, Protocol
+from meshnet.model.service import (
+    EndpointSlice,
+    Frontend,
+    Protocol,
+    Service,
+    ServicePort,
+    SliceEndpoint,
+    SlicePort,
+)
 from topology.bench import ratio
 from topology.bench.ratio import Result
 from topology.bench.sides import CPUS
@@ -63,6 +76,7 @@ def measure(program: Path, times: int, milliseconds: int, say: Say) -> list[Resu
             found += list(_compared(program, cgroup, count, times, milliseconds))
         say(f"a change in a service of {BACKENDS} backends")
         found.append(_changes(dataplane))
+    found.append(_passes())
     return found
 
 
@@ -111,6 +125,40 @@ def _changes(dataplane: KernelDataplane) -> Result:
         "nftables' one rule with a map of all, written anew (kube-proxy's way)"
     )
     return ratio.compare("changes of a service", "1/s", setting, pairs[1:])
+
+
+def _passes() -> Result:
+    """What the agent decides before it writes that change: milliseconds of its own CPU."""
+    port = ServicePort(name="", port=ECHO, protocol=Protocol.TCP, target=ECHO)
+    service = Service(namespace="default", name="big", ports=(port,))
+    here, taken = Here(cluster="east", node="east-1"), []
+    before: dict[Frontend, ServiceRow] = {}
+    for turn in range(CHANGES + 1):
+        addresses = [ip_address("10.97.0.0") + n for n in (*range(1, BACKENDS), 10_000 + turn)]
+        hosts = EndpointSlice(
+            namespace="default",
+            name="big-1",
+            service="big",
+            endpoints=tuple(SliceEndpoint(addresses=(address,)) for address in addresses),
+            ports=(SlicePort(name="", port=ECHO, protocol=Protocol.TCP),),
+        )
+        began = time.process_time()
+        resolver = Resolver(World(cluster="east", candidates=(), slices=(hosts,)))
+        wanted = service_rows(resolver.resolve(service, (vip_of(0),)), here, {}, {})
+        changed = plan(wanted, before)
+        taken.append(time.process_time() - began)
+        before |= changed.replace
+    return Result(
+        name="a pass over a service",
+        unit="ms",
+        ours=statistics.median(taken[1:]) * 1e3,
+        peer=None,
+        ratio=None,
+        low=None,
+        high=None,
+        runs=CHANGES,
+        setting=f"one of {BACKENDS} backends changes, decided anew, not yet written",
+    )
 
 
 # --- what is asked for ------------------------------------------------------------------------
