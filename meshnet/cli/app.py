@@ -12,6 +12,7 @@ import typer
 
 from meshnet import __version__
 from meshnet.cli import (
+    bundle,
     cluster,
     doctor,
     drops,
@@ -57,6 +58,7 @@ maps.register(app)
 drops.register(app)
 policy.register(app)
 doctor.register(app)
+bundle.register(app)
 
 
 def _print_version(wanted: bool) -> None:
