@@ -110,3 +110,35 @@ async def test_a_plan_names_whom_a_change_treats_otherwise_and_nobody_else(world
     wider = read_manifest(yaml.safe_load(POLICY.replace("port: 80", "port: 80, endPort: 81")))
     (row,) = policy_view.plan(context(world), [wider])
     assert (row["remote"], row["after"]) == (ids["api"], ["allow 80-81/tcp"])
+
+
+TO_SERVICE = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: out}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  egress: [{toServices: [{k8sService: {serviceName: store}}]}]
+"""
+STORE = """
+apiVersion: v1
+kind: Service
+metadata: {name: store}
+spec: {selector: {app: %s}, ports: [{port: 80}]}
+"""
+
+
+async def test_a_service_that_policies_name_is_planned_and_explained_as_one(world: World) -> None:
+    world.apply(TO_SERVICE)
+    assert why(world, "web", "api")["verdict"] == "denied"
+    ids = {e.name: e.identity for e in world.node.endpoints.list()}
+    service = read_manifest(yaml.safe_load(STORE % "api"))
+    (row,) = policy_view.plan(context(world), [service])
+    assert (row["identity"], row["remote"]) == (ids["web"], ids["api"])
+    assert (row["direction"], row["before"], row["after"]) == (
+        "egress", ["nothing"], ["everything"],
+    )  # fmt: skip
+    world.apply(STORE % "api")
+    allowed = why(world, "web", "api")
+    assert (allowed["verdict"], allowed["rules"][0]["place"]) == ("allowed", "spec.egress[0]")
+    assert policy_view.plan(context(world), [service]) == []
