@@ -68,11 +68,12 @@ class KernelDataplane:
             maps["endpoints"], maps["endpoints_by_address"], maps["seen_identities"]
         )
         self._services = ServiceMaps(
-            maps["services"],
-            maps["service_addresses"],
-            maps["backends"],
-            maps["backend_slots"],
-            maps["backend_hits"],
+            services=maps["services"],
+            addresses=maps["service_addresses"],
+            backends=maps["backends"],
+            slots=maps["backend_slots"],
+            hits=maps["backend_hits"],
+            clients=maps["service_affinity"],
         )
         self._conntrack = FlowMap(maps["conntrack"], CONNTRACK_EXPIRY)
         self._nat = FlowMap(maps["nat"], NAT_EXPIRY)

@@ -30,13 +30,31 @@ _U32 = struct.Struct("=I")
 _ANY = _U32.pack(1)
 _STRIDE = 8
 """Bytes from one slot to the next: the kernel rounds an array's values up."""
+_SERVICE_OF = struct.Struct("=16xI")
+"""Of an affinity_key."""
+_BACKEND_OF = struct.Struct("=I4x")
+"""Of an affinity."""
 TICK_S = 2**30 / 1e9
 
 
 class ServiceMaps:
-    """The only writer of its maps; what it keeps in memory it read from them."""
+    """The only writer of its maps; what it keeps in memory it read from them.
 
-    def __init__(self, services: Map, addresses: Map, backends: Map, slots: Map, hits: Map) -> None:
+    Args:
+        clients: `service_affinity`, which programs write: only taken from here.
+    """
+
+    def __init__(
+        self,
+        *,
+        services: Map,
+        addresses: Map,
+        backends: Map,
+        slots: Map,
+        hits: Map,
+        clients: Map,
+    ) -> None:
+        self._clients = clients
         self._services = services
         self._addresses = addresses
         self._backends = backends
@@ -53,6 +71,8 @@ class ServiceMaps:
         self._frontends: Counter[Address] = Counter()
         """Frontends that an address has. Programs only ask whether it has any."""
         self._last_id = 0
+        self._left: set[tuple[int, int]] = set()
+        """Service and backend, by their numbers, where clients may still be kept together."""
         self._read()
 
     def _read(self) -> None:
@@ -96,6 +116,7 @@ class ServiceMaps:
             with self._mapped() as memory:
                 for frontend, row in replace.items():
                     self._write(memory, frontend, row)
+        self._release_clients()
 
     @contextlib.contextmanager
     def _mapped(self) -> Iterator[mmap.mmap]:
@@ -130,6 +151,9 @@ class ServiceMaps:
             self._ranges.free(before.base, before.size)
         self._users.update(used - had)
         self._drop(had - used)
+        if before and (before.affinity_ticks or frontend.protocol is Protocol.UDP):
+            others = (self._index[backend] for backend in had - used if backend in self._index)
+            self._left |= {(before.id, index) for index in others}
         self._places[frontend], self.rows[frontend] = place, row
 
     def _open(self, address: Address) -> None:
@@ -184,6 +208,19 @@ class ServiceMaps:
         del self._state[backend], self._users[backend]
         self._backends.update(_U32.pack(index), bytes(abi.Backend()))
         self._ids.free(index, 1)
+
+    def _release_clients(self) -> None:
+        """Clients of a service whose backend left it, and is another service's still: a program
+        sees only that the backend works. Reads a whole map, so only where there may be some."""
+        if self._left:
+            self._clients.delete_many(
+                [
+                    key
+                    for key, value in self._clients.items()
+                    if (*_SERVICE_OF.unpack(key), *_BACKEND_OF.unpack(value)) in self._left
+                ]
+            )
+            self._left.clear()
 
     def hits(self) -> dict[BackendAddress, int]:
         """How many clients were given to each backend that there is."""

@@ -123,6 +123,23 @@ def test_with_affinity_all_connections_of_a_client_have_one_backend(
     assert len(east.dataplane.dump("service_affinity")) == 1
 
 
+def test_a_client_is_not_kept_at_a_backend_that_left_its_service_for_another(
+    east: Node, group: Group
+) -> None:
+    other = "100.64.0.11"
+    for vip in (V4, other):
+        serve(east, vip, ONE, affinity_s=60)
+        assert group.ask("tcp", vip, 80)[2] == "one"
+        group.ask("udp", vip, 80)
+    assert len(east.dataplane.dump("service_affinity")) == 4
+
+    serve(east, V4, TWO, affinity_s=60)
+
+    assert len(east.dataplane.dump("service_affinity")) == 2
+    assert group.ask("tcp", V4, 80)[2] == "two"
+    assert group.ask("tcp", other, 80)[2] == "one"
+
+
 def test_a_backend_that_ends_gets_no_new_client_though_it_was_theirs(
     east: Node, group: Group
 ) -> None:
