@@ -12,6 +12,7 @@ from meshnet.agent.endpoints import Endpoints
 from meshnet.agent.enforcement import Enforcement
 from meshnet.agent.etcd_health import EtcdHealth
 from meshnet.agent.events import DropEvents
+from meshnet.agent.ipam import Ipam
 from meshnet.agent.local import LocalNode
 from meshnet.agent.loop import Loop
 from meshnet.agent.manifests import Manifests
@@ -45,6 +46,7 @@ class Context:
     leadership: Leadership
     keeper: CertificateKeeper
     ownership: Ownership
+    ipam: Ipam
     services: Services
     resolver: Resolver
     manifests: Manifests

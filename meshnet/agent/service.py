@@ -27,6 +27,7 @@ from meshnet.agent.etcd_health import EtcdHealth, supervise
 from meshnet.agent.events import DropEvents
 from meshnet.agent.expulsion import Expulsion
 from meshnet.agent.forwarding import Forwarding
+from meshnet.agent.ipam import Ipam
 from meshnet.agent.joining import Joining
 from meshnet.agent.loop import Loop
 from meshnet.agent.mesh_view import MeshView, Tables
@@ -365,6 +366,7 @@ class _Agent:
             pki=self._pki,
             ownership=self.ownership,
             manifests=self.balancing.manifests,
+            ipam=Ipam(self._foundation.kv, self._foundation.local.cluster),
             services=self.balancing.services,
             resolver=self.balancing.resolver,
             effect=self.effect,

@@ -18,6 +18,7 @@ from meshnet.cli import (
     drops,
     endpoint,
     identity,
+    ipam,
     lab,
     manifest,
     maps,
@@ -50,6 +51,7 @@ app.add_typer(node.app, name="node")
 app.add_typer(settings.app, name="config")
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(identity.app, name="identity")
+app.add_typer(ipam.app, name="ipam")
 app.add_typer(service.app, name="service")
 app.add_typer(lab.app, name="lab")
 run.register(app)

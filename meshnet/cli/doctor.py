@@ -59,13 +59,13 @@ def _of_agent(client: AgentClient) -> list[dict[str, Any]]:
     ]
 
 
-def _severity_tone(finding: Row) -> Tone | None:
+def severity_tone(finding: Row) -> Tone | None:
     return {"error": Tone.BAD, "warning": Tone.WARN}.get(finding["severity"])
 
 
 COLUMNS = (
     Column("ID", lambda finding: finding["id"]),
-    Column("SEVERITY", lambda finding: finding["severity"], tone=_severity_tone),
+    Column("SEVERITY", lambda finding: finding["severity"], tone=severity_tone),
     Column("EVIDENCE", lambda finding: finding["evidence"]),
     Column("FIX", lambda finding: finding["fix"]),
 )

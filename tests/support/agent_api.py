@@ -44,6 +44,8 @@ class FakeAgent:
         """Of `mesh troubleshoot`."""
         self.peers: list[Json] = []
         """What `mesh add` asked for."""
+        self.ipam: list[dict[str, Json]] = []
+        """What `ipam check` finds; with a key it can be mended."""
         self.drops: list[dict[str, Json]] = []
         self.drop_events: list[dict[str, Json]] = []
         self.manifests: dict[tuple[str, str, str], Json] = {}
@@ -213,6 +215,13 @@ class FakeAgent:
 
     def delete_nodes_X(self, name: str) -> Json:
         self.nodes.remove(self.get_nodes_X(name))
+
+    def get_ipam(self) -> Json:
+        return self.ipam
+
+    def post_ipam_fix(self, body: Json) -> Json:
+        self.ipam = [finding for finding in self.ipam if not finding["key"]]
+        return self.ipam
 
     def get_maps(self) -> Json:
         return self.get_status()["dataplane"]["maps"]

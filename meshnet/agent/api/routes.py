@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from meshnet.agent import authorities, service_views, views
 from meshnet.agent.api.manifest_routes import manifest_routes
 from meshnet.agent.api.peering import peering_routes
@@ -55,7 +57,15 @@ def _cluster(context: Context) -> list[Route]:
             request.params["key"], str(request.field("value"))
         )
 
+    async def check_ipam(_: Request) -> Any:
+        return [attrs.asdict(finding) for finding in await context.ipam.check()]
+
+    async def fix_ipam(_: Request) -> Any:
+        return [attrs.asdict(finding) for finding in await context.ipam.fix()]
+
     return [
+        Route("GET", "/v1/ipam", check_ipam),
+        Route("POST", "/v1/ipam/fix", fix_ipam),
         Route("GET", "/v1/ca", show_ca),
         Route("POST", "/v1/ca/rotate", rotate_ca),
         Route("GET", "/v1/config", show_settings),

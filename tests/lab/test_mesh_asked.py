@@ -1,4 +1,4 @@
-"""`meshnet bundle` on a node of a mesh: all parts are there, and no key of the node is."""
+"""What an operator asks a mesh about itself: `meshnet bundle`, `meshnet ipam check`."""
 
 from __future__ import annotations
 
@@ -35,3 +35,8 @@ def test_a_bundle_is_whole_and_has_no_secret_of_the_node(mesh: Mesh) -> None:
         node.path("/tmp/bundle.tar.gz").unlink(missing_ok=True)
         for row in mesh.json("east-1", "cluster", "token", "list"):
             mesh.run("east-1", "meshnet", "cluster", "token", "revoke", row["id"])
+
+
+def test_blocks_and_addresses_of_both_clusters_fit_together(mesh: Mesh) -> None:
+    for found in mesh.each("ipam", "check", nodes=("east-2", "west-1")).values():
+        assert found == []
