@@ -48,7 +48,7 @@ class CertificateKeeper:
             await self._pause(lifetime)
 
     def wake(self) -> None:
-        """The CAs have changed: look at once."""
+        """The CAs have changed, or the lifetime: look at once."""
         self._woken.set()
 
     async def _pause(self, lifetime: timedelta) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,8 @@ class ClusterSettings:
     def __init__(self, kv: KV, initial: Cluster) -> None:
         self._kv = kv
         self.cluster = initial
+        self.changed: Callable[[], None] = lambda: None
+        """Called when they are others than before; set by whoever obeys them."""
         self._log = structlog.get_logger()
 
     def lifetime(self) -> timedelta:
@@ -32,8 +35,9 @@ class ClusterSettings:
         """Never returns."""
         async for update in follow(self._kv, schema.CONFIG, codec.decode_cluster, self._poisoned):
             found = update.items.get(schema.CONFIG)
-            if found is not None:
+            if found is not None and found != self.cluster:
                 self.cluster = found
+                self.changed()
 
     async def set(self, key: str, value: str) -> dict[str, Any]:
         """Raises NotFound, UsageError; Conflict: somebody else changes them too."""

@@ -22,11 +22,12 @@ MAP_ALARM = 0.8
 """Fill level of a BPF map from which on it is a problem."""
 OF_FIXED_SIZE = ("counters", "drops", "events")
 """Maps that nothing can be refused by: a row a reason, or the newest records."""
+FILLS_BY_DESIGN = ("seen_identities", "fragments", "service_affinity", "socket_peers")
+"""Nobody takes a row out of these but the kernel, for a newer one: they rest at full."""
 _REFUSED = "when it is full new rows are refused: have fewer endpoints, nodes or clusters"
 _WHEN_FULL = {
     "conntrack": "when it is full the flows that were quiet longest are forgotten: set "
     "conntrack_entries higher in meshnet.toml and restart the agent",
-    "seen_identities": "when it is full the oldest rows are forgotten; packets do not notice",
 }
 IPV6_MTU_LEAST = 1280
 FAILING_AFTER = 3
@@ -88,7 +89,8 @@ def of_maps(usage: Iterable[MapUsage]) -> list[Problem]:
             fix=_WHEN_FULL.get(row.name, _REFUSED),
         )
         for row in usage
-        if row.name not in OF_FIXED_SIZE and row.entries >= row.max_entries * MAP_ALARM
+        if row.name not in (*OF_FIXED_SIZE, *FILLS_BY_DESIGN)
+        and row.entries >= row.max_entries * MAP_ALARM
     ]
 
 

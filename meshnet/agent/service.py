@@ -152,6 +152,7 @@ class _Agent:
         self.settings = ClusterSettings(kv, local.cluster)
         self.trust = Trust(settings, local, kv, pki, self.settings.lifetime)
         self.keeper = CertificateKeeper(pki, settings.cluster, self.settings.lifetime)
+        self.settings.changed = self.keeper.wake
         self.leadership = Leadership(kv, local.name)
         services = self.balancing.services
         self.leader = MeshLeader(kv, local.cluster, self._open_remote, exports=services.exports)

@@ -45,6 +45,6 @@ def set_(
     key: Annotated[str, typer.Argument(metavar="KEY", help="As `config get` lists it.")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="A duration is 7d, 12h, 90m, 60s.")],
 ) -> None:
-    """Change a setting for every node of the cluster; all follow within a minute."""
+    """Change a setting for every node of the cluster; all follow at once."""
     answer = AgentClient(Paths.from_environment()).post("config", key, body={"value": value})
     console.progress(f"{answer['key']} is {console.text(answer['value'])}")

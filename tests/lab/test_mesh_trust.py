@@ -15,7 +15,7 @@ from tests.support.lab import Node
 pytestmark = pytest.mark.lab
 
 NODES_OF_EAST = ("east-1", "east-2")
-PING = "ping -n -i 0.05 -W 5 {address}"
+PING = "ping -q -n -i 0.05 -W 5 {address}"
 
 
 @pytest.fixture(scope="module")

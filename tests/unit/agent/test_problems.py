@@ -2,6 +2,8 @@
 
 from meshnet.agent import problems
 from meshnet.agent.loop import Loop
+from meshnet.dataplane.bpf import MapType
+from meshnet.dataplane.schema import Sizes, schema
 from meshnet.errors import Unreachable
 from meshnet.model.dataplane import MapUsage
 from meshnet.model.remote import MirrorStatus, RefusedKey
@@ -12,6 +14,13 @@ def test_a_map_is_a_problem_from_four_fifths_on() -> None:
     counters = MapUsage(name="counters", entries=1000, max_entries=1000)  # it cannot fill up
     (found,) = problems.of_maps([*rows, counters])
     assert found.message == "BPF map ipcache has 800 of at most 1000 entries"
+
+
+def test_a_map_whose_rows_go_only_for_newer_ones_is_none_when_it_is_full() -> None:
+    kept = {spec.name for spec in schema(Sizes()) if spec.type is MapType.LRU_HASH}
+    swept = {"conntrack", "nat"}
+    rows = [MapUsage(name=name, entries=1000, max_entries=1000) for name in kept]
+    assert {found.message.split()[2] for found in problems.of_maps(rows)} == swept
 
 
 def test_a_map_that_forgets_says_so_and_what_to_set() -> None:
