@@ -31,7 +31,7 @@ from meshnet.pki.ca import Signer, holders
 from meshnet.pki.certificate import Authority
 from meshnet.pki.store import PkiStore
 from meshnet.pki.verify import verify_crl
-from meshnet.registry import codec, schema
+from meshnet.registry import codec, schema, trust_codec
 from meshnet.registry.follow import Snapshot, follow
 from meshnet.registry.session import Session
 from meshnet.registry.store import list_items, put_if
@@ -96,16 +96,16 @@ class Authorities:
 
     @property
     def state(self) -> TrustState | None:
-        return self._read(schema.TRUST, codec.decode_trust)
+        return self._read(schema.TRUST, trust_codec.decode_trust)
 
     @property
     def reports(self) -> dict[str, TrustReport]:
-        return self._under(schema.TRUST_NODES, codec.decode_trust_report)
+        return self._under(schema.TRUST_NODES, trust_codec.decode_trust_report)
 
     @property
     def crl(self) -> Crl | None:
         """Of the node CA: what etcd refuses."""
-        return self._read(schema.crl(Authority.NODE), codec.decode_crl)
+        return self._read(schema.crl(Authority.NODE), trust_codec.decode_crl)
 
     @property
     def signers(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class Authorities:
             away=self._owners - self._around.live(),
             reports=self.reports,
             remotes=self._around.remotes(),
-            told=self._under(schema.TRUST_TOLD, codec.decode_told),
+            told=self._under(schema.TRUST_TOLD, trust_codec.decode_told),
         )
         now, patience = datetime.now(UTC), self._lifetime()
         return waiting_for(state, followers, now=now, patience=patience)
@@ -188,7 +188,7 @@ class Authorities:
         for which, authority in new.items():
             keys = (*self._pki.ca_keys(which)[:1], authority.key_pem())
             self._pki.save_ca_keys(which, keys)
-        value = codec.encode_trust(following)
+        value = trust_codec.encode_trust(following)
         await put_if(self._kv, schema.TRUST, value, unchanged=pair.mod_revision)
         self._log.info("CAs begin to change", epoch=following.epoch)
         return following
@@ -203,7 +203,7 @@ class Authorities:
 
     async def _watch_revocations(self) -> None:
         async for update in follow(
-            self._kv, schema.REVOKED, codec.decode_revocation, self._poisoned
+            self._kv, schema.REVOKED, trust_codec.decode_revocation, self._poisoned
         ):
             before = frozenset() if isinstance(update, Snapshot) else self.expelled
             there = {schema.last_of(key) for key, found in update.items.items() if found}
@@ -235,7 +235,7 @@ class Authorities:
         state = self.state
         if state is None:
             if self._signer is not None:
-                value = codec.encode_trust(rollover.stable_state(self._pki))
+                value = trust_codec.encode_trust(rollover.stable_state(self._pki))
                 with contextlib.suppress(Conflict):  # another signer was faster
                     await put_if(self._kv, schema.TRUST, value, unchanged=0)
             return PENDING_S
@@ -285,7 +285,7 @@ class Authorities:
         """Under the session's lease. A session that has ended, as when the node leaves, is not
         begun again by this."""
         key = schema.trust_node(self._local.name)
-        self._session.want(key, codec.encode_trust_report(report))
+        self._session.want(key, trust_codec.encode_trust_report(report))
         if self._session.held:
             await self._session.flush()
 
@@ -318,10 +318,10 @@ class Authorities:
 
     async def _advance(self, state: TrustState) -> None:
         pair = await self._kv.get(schema.TRUST)
-        if pair is None or codec.decode_trust(pair.key, pair.value) != state:
+        if pair is None or trust_codec.decode_trust(pair.key, pair.value) != state:
             return  # another signer was faster
         following = rollover.next_step(state)
-        value = codec.encode_trust(following)
+        value = trust_codec.encode_trust(following)
         await put_if(self._kv, schema.TRUST, value, unchanged=pair.mod_revision)
         self._log.info("change of CAs goes on", phase=following.phase.value)
 
@@ -335,7 +335,7 @@ class Authorities:
         made = Crl(number=number, serials=serials, pem=pem.decode())
         unchanged = pair.mod_revision if pair else 0
         await put_if(
-            self._kv, schema.crl(Authority.NODE), codec.encode_crl(made), unchanged=unchanged
+            self._kv, schema.crl(Authority.NODE), trust_codec.encode_crl(made), unchanged=unchanged
         )
 
     # --- inside --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from meshnet.config import Paths, Settings
 from meshnet.errors import AgentUnreachable, Refused
 from meshnet.host import capability
 from meshnet.netlink.rtnl import Rtnl
-from meshnet.registry import codec, schema
+from meshnet.registry import schema, trust_codec
 from meshnet.registry.store import list_items
 
 
@@ -57,7 +57,7 @@ async def _require_dispensable(settings: Settings) -> None:
     async with open_etcd(settings.etcd) as kv:
         prefix = schema.nodes(settings.cluster)
         names = [pair.key.removeprefix(prefix) for pair in (await kv.list(prefix)).pairs]
-        reports = await list_items(kv, schema.TRUST_NODES, codec.decode_trust_report)
+        reports = await list_items(kv, schema.TRUST_NODES, trust_codec.decode_trust_report)
     others = [name for name in names if name != settings.node]
     if not others:
         return

@@ -54,7 +54,26 @@ UnderlayOption = Annotated[
         help="The interface between nodes; by default that of the default route.",
     ),
 ]
-PEM_HELP = "PEM file, for --etcd."
+PodCidrsOption = Annotated[
+    list[str] | None,
+    typer.Option("--pod-cidr", metavar="CIDR", help="Endpoints' addresses; one a family."),
+]
+ServiceCidrsOption = Annotated[
+    list[str] | None,
+    typer.Option("--service-cidr", metavar="CIDR", help="Services' addresses."),
+]
+NonMasqueradeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--non-masquerade-cidr",
+        metavar="CIDR",
+        help="Where endpoints are seen by their own addresses: it has a route back.",
+    ),
+]
+EtcdOption = Annotated[
+    str | None, typer.Option(metavar="URL,...", help="An etcd that exists; else one is run.")
+]
+PemOption = Annotated[Path | None, typer.Option(help="PEM file, for --etcd.")]
 
 
 @app.command("init")
@@ -63,14 +82,8 @@ def init(
     id: Annotated[
         int | None, typer.Option("--id", help="1 to 255; by default made from NAME.")
     ] = None,
-    pod_cidr: Annotated[
-        list[str] | None,
-        typer.Option("--pod-cidr", metavar="CIDR", help="Endpoints' addresses; one a family."),
-    ] = None,
-    service_cidr: Annotated[
-        list[str] | None,
-        typer.Option("--service-cidr", metavar="CIDR", help="Services' addresses."),
-    ] = None,
+    pod_cidr: PodCidrsOption = None,
+    service_cidr: ServiceCidrsOption = None,
     node_prefix_v4: Annotated[int, typer.Option(help="Length of a node's IPv4 PodCIDR.")] = 22,
     node_prefix_v6: Annotated[int, typer.Option(help="Length of a node's IPv6 PodCIDR.")] = 112,
     routing: Annotated[
@@ -80,22 +93,13 @@ def init(
     masquerade: Annotated[
         bool, typer.Option(help="Hide endpoints behind their node towards the world.")
     ] = True,
-    non_masquerade_cidr: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--non-masquerade-cidr",
-            metavar="CIDR",
-            help="Where endpoints are seen by their own addresses: it has a route back.",
-        ),
-    ] = None,
+    non_masquerade_cidr: NonMasqueradeOption = None,
     underlay: UnderlayOption = None,
     node: NodeOption = None,
-    etcd: Annotated[
-        str | None, typer.Option(metavar="URL,...", help="An etcd that exists; else one is run.")
-    ] = None,
-    etcd_ca: Annotated[Path | None, typer.Option(help=PEM_HELP)] = None,
-    etcd_cert: Annotated[Path | None, typer.Option(help=PEM_HELP)] = None,
-    etcd_key: Annotated[Path | None, typer.Option(help=PEM_HELP)] = None,
+    etcd: EtcdOption = None,
+    etcd_ca: PemOption = None,
+    etcd_cert: PemOption = None,
+    etcd_key: PemOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make a new cluster, with this host as its first node. All or nothing."""

@@ -16,7 +16,7 @@ from meshnet.kvstore.api import KV
 from meshnet.model.authority import ToldRemote
 from meshnet.pki.certificate import Authority
 from meshnet.pki.store import PkiStore
-from meshnet.registry import codec, schema
+from meshnet.registry import schema, trust_codec
 from meshnet.registry.store import get_item, get_remote, list_items
 
 MOST_REVOKED = 1000
@@ -32,7 +32,7 @@ class Disclosure:
         self._contacts = contacts
 
     async def authorities(self, request: AuthoritiesRequest) -> AuthoritiesReply:
-        state = await get_item(self._kv, schema.TRUST, codec.decode_trust)
+        state = await get_item(self._kv, schema.TRUST, trust_codec.decode_trust)
         authorities = self._pki.authorities(Authority.MESH)
         reply = AuthoritiesReply(
             name=self.cluster,
@@ -45,12 +45,14 @@ class Disclosure:
             ca.strip() for ca in reply.mesh_cas
         ]
         if state is not None and followed and await get_remote(self._kv, request.cluster):
-            told = codec.encode_told(ToldRemote(epoch=state.item.epoch))
+            told = trust_codec.encode_told(ToldRemote(epoch=state.item.epoch))
             await self._kv.put(schema.trust_told(request.cluster), told)
         return reply
 
     async def _expelled(self) -> tuple[str, ...]:
-        found = await list_items(self._kv, schema.REVOKED, codec.decode_revocation, _told_elsewhere)
+        found = await list_items(
+            self._kv, schema.REVOKED, trust_codec.decode_revocation, _told_elsewhere
+        )
         return tuple(schema.last_of(each.key) for each in found)[:MOST_REVOKED]
 
     async def banned(self, node: str, issued_at: datetime) -> bool:
@@ -61,7 +63,7 @@ class Disclosure:
 
 async def revoked_serials(kv: KV, which: Authority) -> tuple[str, ...]:
     """Hex; what could not be used any more in any case is left out, the oldest first."""
-    found = await list_items(kv, schema.REVOKED, codec.decode_revocation, _told_elsewhere)
+    found = await list_items(kv, schema.REVOKED, trust_codec.decode_revocation, _told_elsewhere)
     recent = sorted((each.item for each in found), key=lambda each: each.at)
     serials = [serial for each in recent for serial in each.serials.get(which.value, ())]
     return tuple(dict.fromkeys(serials))[-MOST_REVOKED:]

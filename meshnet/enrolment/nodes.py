@@ -37,7 +37,7 @@ from meshnet.pki.certificate import (
     Subject,
 )
 from meshnet.pki.verify import choose_issuer, verify_renewal
-from meshnet.registry import codec, schema
+from meshnet.registry import schema, trust_codec
 from meshnet.registry.store import get_item, list_items
 
 NODE_PROFILES = frozenset({Profile.NODE, Profile.GATEWAY, Profile.MIRROR})
@@ -159,16 +159,16 @@ async def record(kv: KV, certificate: Certificate, *, now: datetime) -> None:
     """Remember what was issued, so that it can be called back; forget what has run out."""
     subject = certificate.subject
     prefix = f"{schema.ISSUED}{subject.node}/"
-    for known in await list_items(kv, prefix, codec.decode_issued, _told_elsewhere):
+    for known in await list_items(kv, prefix, trust_codec.decode_issued, _told_elsewhere):
         if known.item.not_after < now:
             await kv.delete(known.key)
     issued = Issued(profile=subject.profile.value, not_after=certificate.not_after)
     key = schema.issued(subject.node, f"{certificate.serial:x}")
-    await kv.put(key, codec.encode_issued(issued))
+    await kv.put(key, trust_codec.encode_issued(issued))
 
 
 async def find_revocation(kv: KV, node: str) -> Revocation | None:
-    found = await get_item(kv, schema.revoked(node), codec.decode_revocation)
+    found = await get_item(kv, schema.revoked(node), trust_codec.decode_revocation)
     return None if found is None else found.item
 
 
@@ -186,7 +186,7 @@ async def revoke(kv: KV, node: str, *, now: datetime | None = None) -> Revocatio
     """
     serials: dict[str, list[str]] = {which.value: [] for which in Authority}
     prefix = f"{schema.ISSUED}{node}/"
-    for known in await list_items(kv, prefix, codec.decode_issued, _told_elsewhere):
+    for known in await list_items(kv, prefix, trust_codec.decode_issued, _told_elsewhere):
         authority = Profile(known.item.profile).authority
         serials[authority.value].append(schema.last_of(known.key))
     before = await find_revocation(kv, node)
@@ -196,7 +196,7 @@ async def revoke(kv: KV, node: str, *, now: datetime | None = None) -> Revocatio
         at=now or datetime.now(UTC),
         serials={which: tuple(numbers) for which, numbers in serials.items()},
     )
-    await kv.put(schema.revoked(node), codec.encode_revocation(revocation))
+    await kv.put(schema.revoked(node), trust_codec.encode_revocation(revocation))
     return revocation
 
 

@@ -21,7 +21,6 @@ from meshnet.model.addressing import (
     host_prefix,
     parse_prefix,
 )
-from meshnet.model.authority import Crl, Issued, Revocation, ToldRemote, TrustReport, TrustState
 from meshnet.model.cluster import Cluster, ClusterConfig
 from meshnet.model.endpoint import Endpoint, IpEntry
 from meshnet.model.identity import CLUSTER_LABEL, Identity, LabelSet
@@ -346,57 +345,6 @@ def encode_token(record: TokenRecord) -> bytes:
 
 def decode_token(key: str, value: bytes) -> TokenRecord:
     return wire.load(key, value, TokenRecord)
-
-
-def encode_trust(state: TrustState) -> bytes:
-    return wire.dump(state)
-
-
-def decode_trust(key: str, value: bytes) -> TrustState:
-    state = wire.load(key, value, TrustState)
-    if not state.node_cas or not state.mesh_cas:
-        raise PoisonedKey(key, "it names no CA")
-    return state
-
-
-def encode_trust_report(report: TrustReport) -> bytes:
-    return wire.dump(report)
-
-
-def decode_trust_report(key: str, value: bytes) -> TrustReport:
-    return wire.load(key, value, TrustReport)
-
-
-def encode_crl(crl: Crl) -> bytes:
-    return wire.dump(crl)
-
-
-def decode_crl(key: str, value: bytes) -> Crl:
-    return wire.load(key, value, Crl)
-
-
-def encode_issued(issued: Issued) -> bytes:
-    return wire.dump(issued)
-
-
-def decode_issued(key: str, value: bytes) -> Issued:
-    return wire.load(key, value, Issued)
-
-
-def encode_revocation(revocation: Revocation) -> bytes:
-    return wire.dump(revocation)
-
-
-def decode_revocation(key: str, value: bytes) -> Revocation:
-    return wire.load(key, value, Revocation)
-
-
-def encode_told(told: ToldRemote) -> bytes:
-    return wire.dump(told)
-
-
-def decode_told(key: str, value: bytes) -> ToldRemote:
-    return wire.load(key, value, ToldRemote)
 
 
 def _expect_name(key: str, name: str) -> None:

@@ -19,7 +19,7 @@ from meshnet.model.remote import Remote, RemoteState
 from meshnet.pki.ca import CertificateAuthority, Signer, holders
 from meshnet.pki.certificate import Authority, Profile
 from meshnet.pki.store import PkiStore
-from meshnet.registry import codec, schema
+from meshnet.registry import codec, schema, trust_codec
 from tests.support.members import Members, eventually, members
 
 pytestmark = [pytest.mark.etcd, pytest.mark.timeout(120)]
@@ -164,7 +164,7 @@ async def test_ca_that_nobody_endorsed_is_believed_by_nobody(east: Members) -> N
         since=datetime.now(UTC),
     )
 
-    await second.kv.put(schema.TRUST, codec.encode_trust(forged))
+    await second.kv.put(schema.TRUST, trust_codec.encode_trust(forged))
 
     await eventually(lambda: second.authorities.error is not None)
     assert "is not endorsed by a CA that this node trusts" in (second.authorities.error or "")

@@ -11,7 +11,7 @@ from meshnet.agent.start import Foundation
 from meshnet.enrolment.nodes import find_revocation
 from meshnet.errors import NotFound, Refused
 from meshnet.model.authority import Issued
-from meshnet.registry import allocator, codec, schema
+from meshnet.registry import allocator, schema, trust_codec
 from tests.support.node import CLUSTER, Node, local_node
 
 
@@ -73,7 +73,7 @@ async def test_revocation_that_etcd_does_not_enforce_is_said_to_be_half_done(
 ) -> None:
     key = schema.issued("alive", "5c1f")
     issued = Issued(profile="node", not_after=datetime.now(UTC) + timedelta(days=1))
-    await node.kv.put(key, codec.encode_issued(issued))
+    await node.kv.put(key, trust_codec.encode_issued(issued))
 
     with pytest.raises(Refused, match="etcd does not refuse its certificates yet: bring a signer"):
         await departure.delete_node("alive", revoke=True)
