@@ -47,7 +47,7 @@ def veth_spec(endpoint: Endpoint, local: LocalNode, route_mtu: int) -> VethSpec:
         ifname=endpoint.ifname,
         addresses=endpoint.addresses,
         gateways=local.gateways,
-        mtu=local.underlay.mtu,
+        mtu=local.device_mtu(local.underlay.mtu),
         route_mtu=route_mtu,
     )
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 
-from meshnet.model.addressing import Address, PodCIDR
+from meshnet.model.addressing import Address, PodCIDR, usable_mtu
 from meshnet.model.cluster import Cluster
 from meshnet.model.kernel import Underlay
 from meshnet.model.node import Node
@@ -47,6 +47,11 @@ class LocalNode:
         """What an endpoint may send so that it still fits after encapsulation."""
         over_v4 = self.underlay_address(4) is not None
         return self.underlay.mtu - (OVERHEAD_V4 if over_v4 else OVERHEAD_V6)
+
+    def device_mtu(self, wanted: int) -> int:
+        """Of a device that bears addresses of each family that our endpoints have. Where it
+        is more than the path takes, routes and the dataplane say so packet by packet."""
+        return max(usable_mtu(wanted, cidr.network.version) for cidr in self.pod_cidrs)
 
     def as_node(self) -> Node:
         """What the others are told of us."""

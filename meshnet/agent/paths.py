@@ -19,13 +19,11 @@ from meshnet.agent.path_probe import PathPeer, PathProber
 from meshnet.logic.ipcache import outer_address
 from meshnet.logic.path_mtu import overhead
 from meshnet.logic.routing import FAMILIES, PeerPath, by_tunnel, candidates, decide
-from meshnet.model.addressing import Address
+from meshnet.model.addressing import Address, usable_mtu
 from meshnet.model.kernel import Hop
 from meshnet.model.node import Node
 from meshnet.netlink.api import Netlink
 
-IPV6_MTU_LEAST = 1280
-"""RFC 8200: no route may have less."""
 FRESH_S = 55.0
 """How long an answer of the routing table is believed without any news of a change."""
 
@@ -61,8 +59,7 @@ class Paths:
 
     def fits(self, outer: Address, family: int) -> int:
         """The largest packet of an endpoint or the node that reaches a peer in one piece."""
-        room = self.room(outer, family)
-        return room if family == 4 else max(room, IPV6_MTU_LEAST)
+        return usable_mtu(self.room(outer, family), family)
 
     def room(self, outer: Address, family: int) -> int:
         """What the outer headers leave; for IPv6 it may be less than IPv6 can do with."""

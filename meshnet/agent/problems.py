@@ -15,6 +15,7 @@ import attrs
 
 from meshnet.agent.loop import Loop
 from meshnet.agent.seen import Table
+from meshnet.model.addressing import IPV6_MTU_LEAST
 from meshnet.model.dataplane import MapUsage
 from meshnet.model.remote import MirrorStatus
 
@@ -29,7 +30,6 @@ _WHEN_FULL = {
     "conntrack": "when it is full the flows that were quiet longest are forgotten: set "
     "conntrack_entries higher in meshnet.toml and restart the agent",
 }
-IPV6_MTU_LEAST = 1280
 FAILING_AFTER = 3
 """Passes in a row that must fail before a loop's failure is shown."""
 POISONED_SHOWN = 20

@@ -12,7 +12,7 @@ from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.paths import Paths
 from meshnet.logic.diff import plan
 from meshnet.logic.ipcache import outer_address
-from meshnet.model.addressing import Address, Prefix
+from meshnet.model.addressing import Address, Prefix, usable_mtu
 from meshnet.model.dataplane import Mode
 from meshnet.model.kernel import Route
 from meshnet.netlink.api import Netlink
@@ -66,7 +66,7 @@ class Routes:
         if outer is None:
             return Route(
                 destination=prefix, ifindex=self._ifindex, source=source,
-                mtu=self._local.endpoint_mtu,
+                mtu=usable_mtu(self._local.endpoint_mtu, prefix.version),
             )  # fmt: skip
         path, mtu = self._paths.path(outer), self._paths.fits(outer, prefix.version)
         if path.mode(prefix.version) is not Mode.NATIVE:

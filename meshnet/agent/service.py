@@ -63,20 +63,28 @@ async def serve(paths: Paths, settings: Settings) -> None:
     """Run this node's agent until SIGTERM, SIGINT or `cluster leave`.
 
     Stopping leaves packets flowing and the node's keys in etcd for one lease, so that the
-    next agent takes over without anybody noticing. Where the underlay gets other addresses,
-    everything is built anew upon them, just as the next agent would.
+    next agent takes over without anybody noticing. Where the underlay becomes another one,
+    everything is built anew upon it, just as the next agent would.
+
+    Raises:
+        MeshnetError: what the node cannot start without is missing. Once it has started, the
+            underlay may come and go.
     """
-    while await _serve_upon_one_underlay(paths, settings):
-        structlog.get_logger().info("the underlay changed: beginning anew", node=settings.node)
-
-
-async def _serve_upon_one_underlay(paths: Paths, settings: Settings) -> bool:
-    """Answers whether to begin anew."""
-    stopping = asyncio.Event()
+    signalled = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    foundation = await start.lay_foundation(paths, settings)
+        loop.add_signal_handler(number, signalled.set)
+    foundation: Foundation | None = await start.lay_foundation(paths, settings)
+    while foundation is not None and await _serve_upon(foundation, paths, settings, signalled):
+        structlog.get_logger().info("the underlay changed: beginning anew", node=settings.node)
+        foundation = await start.lay_again(paths, settings, signalled)
+
+
+async def _serve_upon(
+    foundation: Foundation, paths: Paths, settings: Settings, signalled: asyncio.Event
+) -> bool:
+    """Answers whether to begin anew."""
+    stopping = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
             agent = _Agent(paths, settings, foundation, tasks, stopping)
@@ -84,14 +92,15 @@ async def _serve_upon_one_underlay(paths: Paths, settings: Settings) -> bool:
             everything = [tasks.create_task(work) for work in agent.work()]
             await agent.introduce()
             structlog.get_logger().info("agent started", node=foundation.local.name)
-            await stopping.wait()
-            for task in (*everything, *agent.owned):
+            ends = [tasks.create_task(event.wait()) for event in (stopping, signalled)]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*everything, *agent.owned, *ends):
                 task.cancel()
     finally:
         foundation.dataplane.close()
         await foundation.kv.close()
     structlog.get_logger().info("agent stopped", node=foundation.local.name)
-    return agent.underlay.moved
+    return agent.underlay.moved and not signalled.is_set()
 
 
 class _Agent:

@@ -7,6 +7,7 @@ outage of etcd takes over the endpoints at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import attrs
@@ -21,7 +22,7 @@ from meshnet.dataplane import artifact
 from meshnet.dataplane.api import Dataplane
 from meshnet.dataplane.kernel import KernelDataplane
 from meshnet.dataplane.schema import Sizes
-from meshnet.errors import ConfigError, RegistryError
+from meshnet.errors import ConfigError, MeshnetError, RegistryError
 from meshnet.host import cgroup
 from meshnet.kvstore.api import KV
 from meshnet.kvstore.channel import ClientTls
@@ -63,8 +64,12 @@ async def lay_foundation(paths: Paths, settings: Settings) -> Foundation:
     if etcd is not None:
         await etcd.start()
     kv = EtcdKV(settings.etcd.endpoints, etcd_tls(settings))
-    local = await settle(kv, paths, settings, underlay)
-    dataplane, vxlan_ifindex = await _set_up_dataplane(paths, settings, local, netlink)
+    try:
+        local = await settle(kv, paths, settings, underlay)
+        dataplane, vxlan_ifindex = await _set_up_dataplane(paths, settings, local, netlink)
+    except BaseException:
+        await kv.close()
+        raise
     return Foundation(
         netlink=netlink,
         kv=kv,
@@ -73,6 +78,19 @@ async def lay_foundation(paths: Paths, settings: Settings) -> Foundation:
         vxlan_ifindex=vxlan_ifindex,
         etcd=etcd,
     )
+
+
+async def lay_again(paths: Paths, settings: Settings, end: asyncio.Event) -> Foundation | None:
+    """As `lay_foundation`, until it succeeds: an agent that gave up here would not see the
+    underlay come back. None: `end` was set before."""
+    while not end.is_set():
+        try:
+            return await lay_foundation(paths, settings)
+        except MeshnetError as error:
+            structlog.get_logger().error("cannot begin anew yet", error=str(error))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(end.wait(), RETRY_S)
+    return None
 
 
 def etcd_tls(settings: Settings) -> ClientTls:
@@ -148,36 +166,40 @@ async def _set_up_dataplane(
     """Programs loaded and attached, the tunnel device up. Answers its ifindex too."""
     bytecode = await asyncio.to_thread(artifact.find)  # it may have to compile
     await netlink.enable_forwarding()
+    mtu = local.device_mtu(local.endpoint_mtu)
     vxlan_ifindex, _mac = await netlink.ensure_vxlan(
-        VXLAN_IFNAME, port=VXLAN_PORT, mtu=local.endpoint_mtu, addresses=local.gateways
+        VXLAN_IFNAME, port=VXLAN_PORT, mtu=mtu, addresses=local.gateways
     )
     geneve_ifindex, _ = await netlink.ensure_vxlan(
-        GENEVE_IFNAME, port=GENEVE_PORT, mtu=local.endpoint_mtu, addresses=()
+        GENEVE_IFNAME, port=GENEVE_PORT, mtu=mtu, addresses=()
     )
     pool = parse_pool(settings.masquerade_ports) if local.cluster.masquerade else None
     if pool is not None:
         await port_pool.reserve(paths, netlink, pool)
+    config = NodeConfig(
+        cluster_id=local.cluster.id,
+        underlay_ifindex=local.underlay.ifindex,
+        vxlan_ifindex=vxlan_ifindex,
+        underlay_ipv4=local.underlay_address(4),
+        underlay_ipv6=local.underlay_address(6),
+        gateway_ipv4=local.gateway(4),
+        gateway_ipv6=local.gateway(6),
+        gateway_mac=GATEWAY_MAC,
+        vxlan_port=VXLAN_PORT,
+        geneve_port=GENEVE_PORT,
+        geneve_ifindex=geneve_ifindex,
+        accept_native=local.cluster.routing is not Routing.TUNNEL,
+        masquerade_ports=pool,
+        unmasqueraded=local.cluster.non_masquerade_cidrs,
+    )
     sizes = Sizes(conntrack=settings.conntrack_entries)
     dataplane = KernelDataplane(paths.bpf, bytecode, sizes=sizes)
-    dataplane.configure(
-        NodeConfig(
-            cluster_id=local.cluster.id,
-            underlay_ifindex=local.underlay.ifindex,
-            vxlan_ifindex=vxlan_ifindex,
-            underlay_ipv4=local.underlay_address(4),
-            underlay_ipv6=local.underlay_address(6),
-            gateway_ipv4=local.gateway(4),
-            gateway_ipv6=local.gateway(6),
-            gateway_mac=GATEWAY_MAC,
-            vxlan_port=VXLAN_PORT,
-            geneve_port=GENEVE_PORT,
-            geneve_ifindex=geneve_ifindex,
-            accept_native=local.cluster.routing is not Routing.TUNNEL,
-            masquerade_ports=pool,
-            unmasqueraded=local.cluster.non_masquerade_cidrs,
-        )
-    )
-    dataplane.attach_sockets(cgroup.hierarchy())
-    for ifindex in (vxlan_ifindex, geneve_ifindex):
-        await netlink.set_up(ifindex)  # only now: its ingress must be guarded first
+    try:
+        dataplane.configure(config)
+        dataplane.attach_sockets(cgroup.hierarchy())
+        for ifindex in (vxlan_ifindex, geneve_ifindex):
+            await netlink.set_up(ifindex)  # only now: its ingress must be guarded first
+    except BaseException:
+        dataplane.close()
+        raise
     return dataplane, vxlan_ifindex

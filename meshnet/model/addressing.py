@@ -24,6 +24,15 @@ LONGEST_V6 = 120
 """The smallest IPv6 PodCIDR."""
 
 
+IPV6_MTU_LEAST = 1280
+"""RFC 8200 section 5. The kernel takes IPv6 off an interface that carries less."""
+
+
+def usable_mtu(mtu: int, version: int) -> int:
+    """`mtu`, or what that IP version cannot do with less than."""
+    return max(mtu, IPV6_MTU_LEAST) if version == 6 else mtu
+
+
 def parse_address(text: str) -> Address:
     """Read one address. Raises ConfigError's InvalidPrefix with the text in it."""
     try:

@@ -68,7 +68,7 @@ class VethSpec:
     mtu: int
     """Of the device."""
     route_mtu: int
-    """Of the default routes: what fits after encapsulation."""
+    """Of the default routes: what fits after encapsulation, or what IPv6 needs at least."""
 
 
 @attrs.frozen(kw_only=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 import attrs
 
 from meshnet.errors import AlreadyExists, NetlinkRefused, NotFound
-from meshnet.model.addressing import Address, Prefix, contains, host_prefix
+from meshnet.model.addressing import IPV6_MTU_LEAST, Address, Prefix, contains, host_prefix
 from meshnet.model.kernel import Hop, Route, Underlay, Veth, VethSpec
 from meshnet.netlink import underlay
 
@@ -119,6 +119,9 @@ class MemoryNetlink:
     async def ensure_vxlan(
         self, ifname: str, *, port: int, mtu: int, addresses: tuple[Address, ...]
     ) -> tuple[int, str]:
+        if mtu < IPV6_MTU_LEAST and any(address.version == 6 for address in addresses):
+            request = f"sysctl net/ipv6/conf/{ifname}/addr_gen_mode"
+            raise NetlinkRefused(request, errno.ENOENT, os.strerror(errno.ENOENT))
         link = self.links.get(ifname)
         if link is None or (link.kind, link.port) != ("vxlan", port):
             await self.delete_link(ifname)

@@ -21,7 +21,7 @@ from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from meshnet.errors import AlreadyExists, NetlinkRefused, NotFound, UsageError
-from meshnet.model.addressing import host_prefix
+from meshnet.model.addressing import host_prefix, usable_mtu
 from meshnet.model.kernel import Route, VethSpec
 from meshnet.netlink import namespace
 from meshnet.netlink.link import (
@@ -114,7 +114,7 @@ def configure_inner(spec: VethSpec, ifindex: int) -> str:
                 destination=default_prefix(gateway.version),
                 ifindex=ifindex,
                 via=gateway,
-                mtu=spec.route_mtu,
+                mtu=usable_mtu(spec.route_mtu, gateway.version),
             )
             replace_route(socket, default, proto=RTPROTO_BOOT)
     return link.mac

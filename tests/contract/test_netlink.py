@@ -149,6 +149,14 @@ async def test_the_vxlan_device_is_made_once_and_remade_when_its_port_changes(
     assert await make("mvx", port=8473, mtu=1450, addresses=()) != first
 
 
+async def test_a_device_for_ipv6_takes_1280_bytes_or_is_refused(world: World) -> None:
+    make = world.netlink.ensure_vxlan
+    index, _ = await make("mvx", port=8472, mtu=1280, addresses=GATEWAYS)
+    with pytest.raises(NetlinkRefused, match="net/ipv6/conf/mvx"):
+        await make("mvx", port=8472, mtu=1279, addresses=GATEWAYS)
+    assert (await make("mvx", port=8472, mtu=1280, addresses=GATEWAYS))[0] == index
+
+
 async def test_the_vxlan_device_is_never_taken_for_the_underlay(world: World) -> None:
     world.add_interface("br-up", "198.51.100.2/24")
     await world.netlink.ensure_vxlan("mvx", port=8472, mtu=1450, addresses=GATEWAYS)

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pytest
 
-from tests.support.formed import PORT, Mesh, Workload, eventually
+from tests.support.formed import NODES, PORT, Mesh, Workload, eventually
 
 pytestmark = pytest.mark.lab
 
@@ -134,3 +134,32 @@ def test_traceroute_shows_the_gateway(mesh: Mesh, workloads: dict[str, Workload]
     for address in (cache.ipv4, cache.ipv6):
         said = mesh.inside(web, f"ping -n -c 1 -W 2 -t 1 {address} || true")
         assert "exceeded" in said and f"From {address}" not in said
+
+
+def test_an_agent_outlives_an_underlay_that_has_no_room_for_ipv6(
+    mesh: Mesh, workloads: dict[str, Workload]
+) -> None:
+    """1300 bytes leave 1250: less than a device needs to have IPv6 addresses at all."""
+    node, other = "east-2", workloads["web"]
+
+    def complains() -> bool | None:
+        done = mesh[node].meshnet("status", "-o", "json", check=False)
+        if done.returncode == 5:  # it begins anew just now
+            return None
+        return "narrow-path" in [row["id"] for row in json.loads(done.stdout)["problems"]]
+
+    pid = mesh.agent_pid(node)
+    mesh.run(node, "ip", "link", "set", "eth1", "mtu", "1300")
+    try:
+        eventually(lambda: complains() is True, within_s=60)
+        said = mesh.inside(workloads["api"], f"ping -q -c 2 -i 0.05 -W 2 -s 1200 {other.ipv4}")
+        assert "2 received" in said
+    finally:
+        mesh.run(node, "ip", "link", "set", "eth1", "mtu", "1500")
+    eventually(lambda: complains() is False, within_s=60)
+    for each in NODES:
+        eventually(lambda n=each: set(path_mtus(mesh, n).values()) == {1500}, within_s=60)
+    assert mesh.agent_pid(node) == pid
+    for address in (other.ipv4, other.ipv6):
+        said = mesh.inside(workloads["api"], f"ping -q -c 2 -i 0.05 -W 2 -s 1372 {address}")
+        assert "2 received" in said
