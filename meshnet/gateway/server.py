@@ -8,7 +8,7 @@ Watch has no handler here and is answered UNIMPLEMENTED by grpc.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -31,6 +31,8 @@ MAX_STREAMS = 4
 """Watch streams of one remote at one time."""
 MAX_WATCHES = 16
 """Watches of one remote, over all its streams. A mirror needs six."""
+MAX_RANGES = 16
+"""Ranges of one remote that etcd has not answered yet. Mirrors read a prefix page by page."""
 RANGE_TIMEOUT_S = 5.0
 
 _OPTIONS = (
@@ -56,6 +58,7 @@ class Gateway:
         self._exports = Exports.of(cluster)
         self._callers = Callers(cluster, lambda: pki.authorities(Authority.MESH))
         self._relays: dict[str, set[WatchRelay]] = defaultdict(set)
+        self._ranges: Counter[str] = Counter()
         self._server: grpc.aio.Server | None = None
         self._log = structlog.get_logger(component="gateway")
 
@@ -105,6 +108,10 @@ class Gateway:
             for relay in relays:
                 relay.cut(f"cluster {cluster!r} left the mesh of cluster {self._cluster!r}")
 
+    def unanswered(self, cluster: str) -> int:
+        """How many of a remote's Ranges etcd has not answered yet."""
+        return self._ranges[cluster]
+
     def _tls(self) -> grpc.ServerCertificateConfiguration:
         """Asked by grpc before every handshake: certificates and CAs are reloaded so."""
         certificate, key = self._pki.pair(Profile.GATEWAY)
@@ -113,17 +120,34 @@ class Gateway:
     async def _range(
         self, request: etcdrpc.RangeRequest, context: grpc.aio.ServicerContext
     ) -> etcdrpc.RangeResponse:
-        await self._admit(context)
+        caller = await self._admit(context)
         refusal = self._exports.refusal(request.key, request.range_end)
         if refusal is not None:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"meshnet gateway: {refusal}")
+        if self._ranges[caller.cluster] >= MAX_RANGES:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"meshnet gateway: cluster {caller.cluster!r} has {MAX_RANGES} ranges unanswered",
+            )
         request.DiscardUnknownFields()
-        async with self._etcd.borrow() as connection:
-            try:
-                return await connection.kv.Range(request, timeout=_timeout_s(context))
-            except grpc.aio.AioRpcError as error:
-                await self._pass_on(error, connection, context)
-                raise
+        self._ranges[caller.cluster] += 1
+        try:
+            async with self._etcd.borrow() as connection:
+                return await self._ask(request, connection, context)
+        finally:
+            self._ranges[caller.cluster] -= 1
+
+    async def _ask(
+        self,
+        request: etcdrpc.RangeRequest,
+        connection: Connection,
+        context: grpc.aio.ServicerContext,
+    ) -> etcdrpc.RangeResponse:
+        try:
+            return await connection.kv.Range(request, timeout=_timeout_s(context))
+        except grpc.aio.AioRpcError as error:
+            await self._pass_on(error, connection, context)
+            raise
 
     async def _watch(self, _: object, context: grpc.aio.ServicerContext) -> None:
         async with self._etcd.borrow() as connection:

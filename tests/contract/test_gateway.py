@@ -14,8 +14,9 @@ import grpc
 import pytest
 
 from meshnet.errors import Denied
+from meshnet.gateway import server
 from meshnet.gateway.relay import FIRST_REFUSED_ID
-from meshnet.gateway.server import MAX_STREAMS, MAX_WATCHES
+from meshnet.gateway.server import MAX_RANGES, MAX_STREAMS, MAX_WATCHES
 from meshnet.kvstore.etcd import EtcdKV
 from tests.support.gateway import (
     IPS,
@@ -238,6 +239,37 @@ async def test_four_streams_and_sixteen_watches_are_the_limit(west: RawClient) -
     assert details == "meshnet gateway: cluster 'west' has 4 streams open"
     assert over.cancel_reason == "meshnet gateway: cluster 'west' has 16 watches open"
     assert not again.canceled, "a cancelled watch makes room"
+
+
+async def test_sixteen_unanswered_ranges_are_the_limit_of_one_remote_alone(
+    scene: Scene, west: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "RANGE_TIMEOUT_S", 60.0)
+    request = pb.RangeRequest(key=KEY)
+    scene.gateway.set_remotes([scene.clusters.west.remote(), scene.clusters.north.remote()])
+    async with scene.client(scene.clusters.north) as north:
+        assert (await north.range(KEY)).count == 1
+        scene.clusters.etcd.freeze()
+        try:
+            held = [west.kv.Range(request) for _ in range(MAX_RANGES)]
+            async with asyncio.timeout(10):
+                while scene.gateway.unanswered("west") < MAX_RANGES:
+                    await asyncio.sleep(0.01)
+            over = await refusal(west.range(KEY))
+            other = north.kv.Range(request)
+            async with asyncio.timeout(10):
+                while not scene.gateway.unanswered("north"):
+                    await asyncio.sleep(0.01)
+        finally:
+            scene.clusters.etcd.thaw()
+        answers = await asyncio.gather(*held, other)
+
+    assert over == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "meshnet gateway: cluster 'west' has 16 ranges unanswered",
+    )
+    assert [answer.count for answer in answers] == [1] * (MAX_RANGES + 1)
+    assert (await west.range(KEY)).count == 1, "an answer makes room"
 
 
 async def test_etcdkv_reads_and_follows_a_cluster_through_the_gateway(scene: Scene) -> None:
