@@ -124,6 +124,8 @@ class Unreachable(RegistryError):
 
     transient = True
     exit_code = 5
+    own_etcd: bool = False
+    """It is this cluster's etcd: it starts again when the CAs change, and by its supervisor."""
 
 
 class Conflict(RegistryError):

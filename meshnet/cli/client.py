@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from meshnet import errors
+from meshnet.cli import console
 from meshnet.config import Paths
-from meshnet.errors import AgentUnreachable, CapabilityMissing, MeshnetError
+from meshnet.errors import AgentUnreachable, CapabilityMissing, MeshnetError, Unreachable
 
 QUICK_S = 10.0
 """For answers from memory."""
 LONG_S = 120.0
 """For what waits on other nodes: an endpoint that becomes ready, a join, a drain."""
+PATIENCE_S = 30.0
+"""With the cluster's own etcd, which is started again when it shall trust other CAs or
+refuse other certificates. A request that fails for it can be repeated, as its caller would."""
+AGAIN_S = 0.5
+TELL_EVERY_S = 5.0
 
 
 class AgentClient:
@@ -49,6 +56,29 @@ class AgentClient:
         timeout_s: float,
         query: dict[str, str] | None = None,
         body: object = None,
+    ) -> Any:
+        """Raises Unreachable when etcd is away for longer than PATIENCE_S."""
+        began, told = time.monotonic(), -TELL_EVERY_S
+        while True:
+            try:
+                return self._ask(method, path, timeout_s=timeout_s, query=query, body=body)
+            except Unreachable as error:
+                waited = time.monotonic() - began
+                if not error.own_etcd or waited >= PATIENCE_S:
+                    raise
+                if waited - told >= TELL_EVERY_S:
+                    console.progress(f"{error}: trying again ({waited:.0f} of {PATIENCE_S:g} s)")
+                    told = waited
+            time.sleep(AGAIN_S)
+
+    def _ask(
+        self,
+        method: str,
+        path: tuple[str | int, ...],
+        *,
+        timeout_s: float,
+        query: dict[str, str] | None,
+        body: object,
     ) -> Any:
         target = "/v1/" + "/".join(quote(str(part), safe="") for part in path)
         if query:
@@ -114,7 +144,9 @@ def _decode(method: str, target: str, status: int, raw: bytes) -> Any:
         if 200 <= status < 300:
             return answer
         told = answer["error"]
-        refusal = _refusal(told["type"], told["message"], told["exit_code"])
+        refusal = _refusal(
+            told["type"], told["message"], told["exit_code"], own_etcd=told.get("own_etcd", False)
+        )
     except (ValueError, TypeError, KeyError) as error:
         raise AgentUnreachable(
             f"what answers {method} {target} is no agent of this version (HTTP {status}): "
@@ -123,12 +155,14 @@ def _decode(method: str, target: str, status: int, raw: bytes) -> Any:
     raise refusal
 
 
-def _refusal(name: str, message: str, exit_code: int) -> MeshnetError:
+def _refusal(name: str, message: str, exit_code: int, *, own_etcd: bool) -> MeshnetError:
     """The agent's exception again: its class where we know it, its message, its exit code."""
-    kind = getattr(errors, name, None)
+    kind = getattr(errors, "Unreachable" if own_etcd else name, None)
     if not (isinstance(kind, type) and issubclass(kind, MeshnetError)):
         kind = MeshnetError
     # some classes build their message from parts; here it is already built
     refusal: MeshnetError = kind.__new__(kind, message)
     refusal.exit_code = exit_code
+    if isinstance(refusal, Unreachable):
+        refusal.own_etcd = own_etcd
     return refusal

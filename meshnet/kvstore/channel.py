@@ -19,6 +19,8 @@ import grpc
 
 from meshnet.errors import Compacted, ConfigError, Denied, LeaseLost, RegistryError, Unreachable
 
+OWN_ETCD = "etcd"
+"""What error messages call this cluster's own; all others are called by their cluster too."""
 MAX_MESSAGE = 64 << 20
 RELOAD_CHECK_S = 1.0
 
@@ -169,13 +171,17 @@ class Connections:
             ):
                 return Denied(f"{where} refused: {details.removeprefix('etcdserver: ')}")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
-                return Unreachable(f"{where} is unreachable: no answer in time")
+                return self.unreachable(connection, "no answer in time")
         reason = next((meaning for text, meaning in REASONS if text in details), details)
         never = details.startswith(("failed to connect", "errors resolving"))
-        return (NeverSent if never else Unreachable)(f"{where} is unreachable: {reason}")
+        return self.unreachable(connection, reason, NeverSent if never else Unreachable)
 
-    def unreachable(self, connection: Connection, reason: str) -> Unreachable:
-        return Unreachable(f"{self.server} at {connection.endpoint} is unreachable: {reason}")
+    def unreachable(
+        self, connection: Connection, reason: str, kind: type[Unreachable] = Unreachable
+    ) -> Unreachable:
+        error = kind(f"{self.server} at {connection.endpoint} is unreachable: {reason}")
+        error.own_etcd = self.server == OWN_ETCD
+        return error
 
     def _dial(self, endpoint: str) -> Connection:
         if self._tls is None:

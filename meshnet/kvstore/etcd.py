@@ -28,7 +28,14 @@ from meshnet.kvstore.api import (
     Unchanged,
     ValueIs,
 )
-from meshnet.kvstore.channel import ClientTls, Connection, Connections, NeverSent, TooLarge
+from meshnet.kvstore.channel import (
+    OWN_ETCD,
+    ClientTls,
+    Connection,
+    Connections,
+    NeverSent,
+    TooLarge,
+)
 from meshnet.kvstore.watch import Moved, WatchStream
 
 PAGE = 1000
@@ -54,7 +61,7 @@ class EtcdKV:
         endpoints: Sequence[str],
         tls: ClientTls | None,
         *,
-        server: str = "etcd",
+        server: str = OWN_ETCD,
         timeout_s: float = 4.0,
         sign_of_life_s: float = 10.0,
         largest_list: int | None = None,

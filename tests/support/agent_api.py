@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from meshnet.errors import AlreadyExists, Conflict, MeshnetError, NotFound, TokenRefused
+from meshnet.errors import (
+    AlreadyExists,
+    Conflict,
+    MeshnetError,
+    NotFound,
+    TokenRefused,
+    Unreachable,
+)
 from meshnet.logic import settings
 from meshnet.model.addressing import parse_prefix
 from meshnet.model.cluster import Cluster
@@ -53,6 +60,8 @@ class FakeAgent:
         self.rotating = False
         self.plan_fails = False
         self.certificates: list[dict[str, Json]] = []
+        self.unreachable: list[Unreachable] = []
+        """What the requests to come fail with, the last one first."""
         self.broken = False
         """Answers are no JSON."""
         self.nodes = [
@@ -65,6 +74,10 @@ class FakeAgent:
             for cluster, id, net in (("east", 1, 0), ("west", 2, 10))
             for n in (2, 1)
         ]
+
+    def ask_etcd(self) -> None:
+        if self.unreachable:
+            raise self.unreachable.pop()
 
     def add(self, name: str, namespace: str = "default", **changes: Json) -> dict[str, Json]:
         number = len(self.endpoints) + 1
@@ -440,11 +453,13 @@ def _answer(agent: FakeAgent, method: str, target: str, body: Json) -> tuple[int
     if body is not None:
         keywords["body"] = body
     try:
+        agent.ask_etcd()
         return 200, getattr(agent, name)(*parameters, **keywords)
     except MeshnetError as error:
         told = {
             "type": type(error).__name__,
             "message": str(error),
             "exit_code": error.exit_code,
+            "own_etcd": isinstance(error, Unreachable) and error.own_etcd,
         }
         return 409, {"error": told}

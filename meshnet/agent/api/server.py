@@ -29,6 +29,7 @@ from meshnet.errors import (
     MeshnetError,
     NotFound,
     PermissionRefused,
+    Unreachable,
     UsageError,
 )
 
@@ -225,10 +226,11 @@ def _status_of(error: MeshnetError) -> int:
 
 
 def _error_body(error: MeshnetError) -> dict[str, Any]:
-    return {
-        "error": {
-            "type": type(error).__name__,
-            "message": str(error),
-            "exit_code": error.exit_code,
-        }
+    told: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": str(error),
+        "exit_code": error.exit_code,
     }
+    if isinstance(error, Unreachable) and error.own_etcd:
+        told["own_etcd"] = True
+    return {"error": told}

@@ -13,6 +13,7 @@ import pytest
 
 from meshnet.agent.api.server import ApiServer, Request, Route
 from meshnet.errors import AlreadyExists, NotFound, UsageError
+from meshnet.kvstore.channel import Connections, NeverSent
 
 
 async def _show(request: Request) -> Any:
@@ -20,6 +21,10 @@ async def _show(request: Request) -> Any:
         raise NotFound("no endpoint default/nobody")
     if request.params["name"] == "bug":
         raise KeyError("bug")
+    if (server := request.params["name"]) in ("etcd", "gateway"):
+        connections = Connections(["h:1"], None, server=server)
+        async with connections.borrow() as connection:
+            raise connections.unreachable(connection, "connection refused", NeverSent)
     return {"name": request.params["name"], "scope": request.query.get("scope")}
 
 
@@ -75,6 +80,21 @@ async def test_a_refusal_keeps_its_class_message_and_exit_code(tmp_path: Path) -
     assert missing == (404, {"error": told})
     told = {"type": "AlreadyExists", "message": "endpoint default/taken is taken", "exit_code": 1}
     assert taken == (409, {"error": told})
+
+
+async def test_that_etcd_is_away_is_told_apart_from_another_servers_absence(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path / "agent.sock") as path:
+        own = await ask(path, "GET", "/v1/endpoints/etcd")
+        other = await ask(path, "GET", "/v1/endpoints/gateway")
+    assert own[1]["error"] == {
+        "type": "NeverSent",
+        "message": "etcd at h:1 is unreachable: connection refused",
+        "exit_code": 5,
+        "own_etcd": True,
+    }
+    assert (own[0], "own_etcd" in other[1]["error"]) == (503, False)
 
 
 async def test_bad_requests_are_told_what_is_wrong(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshnet import errors
+from meshnet.cli import client
 from meshnet.cli.client import AgentClient
 from meshnet.config import Paths
 from tests.support.agent_api import FakeAgent
@@ -78,6 +79,41 @@ def test_refusal_is_one_line_with_its_exit_code(
     assert outcome.out == ""
 
 
+def away(*, own: bool = True) -> errors.Unreachable:
+    error = errors.Unreachable("etcd at 192.0.2.1:2379 is unreachable: connection refused")
+    error.own_etcd = own
+    return error
+
+
+def test_a_command_rides_over_a_restart_of_etcd(
+    agent: FakeAgent, meshnet: Meshnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "AGAIN_S", 0.01)
+    agent.unreachable = [away(), away()]
+    outcome = meshnet("config", "set", "certificate_lifetime", "12h")
+    assert (outcome.code, outcome.err.splitlines()) == (
+        0,
+        [
+            "etcd at 192.0.2.1:2379 is unreachable: connection refused: trying again (0 of 30 s)",
+            "certificate_lifetime is 12h",
+        ],
+    )
+
+
+@pytest.mark.parametrize(("own", "tried"), [(True, 1), (False, 0)])
+def test_an_etcd_that_stays_away_and_any_other_server_is_exit_code_5(
+    own: bool, tried: int, agent: FakeAgent, meshnet: Meshnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "AGAIN_S", 0.01)
+    monkeypatch.setattr(client, "PATIENCE_S", 0.1)
+    agent.unreachable = [away(own=own)] * 1000
+    outcome = meshnet("config", "get", "certificate_lifetime")
+    assert (outcome.code, outcome.out, outcome.err.count("trying again")) == (5, "", tried)
+    assert outcome.err.splitlines()[-1] == (
+        "Error: etcd at 192.0.2.1:2379 is unreachable: connection refused"
+    )
+
+
 def test_a_group_alone_is_its_help_and_wrong_usage(meshnet: Meshnet) -> None:
     outcome = meshnet("mesh")
     assert (outcome.code, outcome.out) == (2, "")
@@ -127,11 +163,11 @@ def test_an_answer_that_is_none_asks_for_a_restart(agent: FakeAgent, meshnet: Me
 
 
 def test_refusals_keep_their_class(agent: FakeAgent) -> None:
-    client = AgentClient(Paths.from_environment())
+    caller = AgentClient(Paths.from_environment())
     with pytest.raises(errors.NotFound):
-        client.get("nodes", "nope")
+        caller.get("nodes", "nope")
     with pytest.raises(errors.TokenRefused):
-        client.post("mesh", "join", body={"token": "x", "plan": False})
+        caller.post("mesh", "join", body={"token": "x", "plan": False})
 
 
 def test_an_agent_that_is_newer_is_still_understood(agent: FakeAgent, meshnet: Meshnet) -> None:
