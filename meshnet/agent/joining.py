@@ -90,9 +90,9 @@ class Joining:
         )
         return attrs.asdict(added)
 
-    async def access(self, cluster: str) -> dict[str, Any]:
+    async def access(self, cluster: str, *, renew: bool) -> dict[str, Any]:
         given = await peering.access(
-            cluster, kv=self._kv, cluster=self._local.cluster, pki=self._pki
+            cluster, kv=self._kv, cluster=self._local.cluster, pki=self._pki, renew=renew
         )
         return {"cluster": self._local.cluster.name, **attrs.asdict(given)}
 

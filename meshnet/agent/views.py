@@ -11,6 +11,7 @@ import attrs
 
 from meshnet import __version__
 from meshnet.agent.context import Context
+from meshnet.agent.peer_certificates import of_peers
 from meshnet.agent.problems import (
     Problem,
     of_etcd,
@@ -32,6 +33,7 @@ from meshnet.model.endpoint import Endpoint
 from meshnet.model.identity import Identity, ReservedIdentity
 from meshnet.model.node import Node
 from meshnet.model.remote import MirrorStatus, Remote, RemoteState
+from meshnet.pki.certificate import Authority
 
 Json = dict[str, Any]
 
@@ -82,6 +84,11 @@ def problems(context: Context, usage: list[MapUsage]) -> list[Problem]:
         *context.keeper.problems(),
         *of_resolver(context.resolver.error),
         *context.authorities.problems(),
+        *of_peers(
+            tables.remotes.items.values(),
+            context.pki.authorities(Authority.MESH),
+            now=datetime.now(UTC),
+        ),
     ]
 
 

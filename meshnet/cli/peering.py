@@ -67,10 +67,13 @@ def access(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where to write the files; else ./CLUSTER."),
     ] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="What was written last works until it expires.")
+    ] = False,
 ) -> None:
     """Write what CLUSTER needs to read us: etcd YAML in Cilium's form, and certificates.
 
-    What was written before stops working.
+    What was written before stops working, but with --renew.
     """
     cluster_name(cluster)
     directory = out or Path(cluster)
@@ -78,7 +81,7 @@ def access(
         raise UsageError(f"--out {directory} is no directory")
     from meshnet.cli import etcd_config
 
-    body = {"cluster": cluster}
+    body = {"cluster": cluster, "renew": renew}
     given = AgentClient(Paths.from_environment()).post("mesh", "access", body=body)
     tls = given["access"]
     files = etcd_config.write(

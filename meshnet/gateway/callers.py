@@ -48,7 +48,7 @@ class Callers:
     """The remotes as the gateway knows them. `replace` may come at any time.
 
     A meshnet cluster presents its mirror's certificate, signed by its own mesh CA. A Cilium
-    cluster has one of ours, `meshnet://<us>/peer/<it>`, of the key that it was given last.
+    cluster has one of ours, `meshnet://<us>/peer/<it>`, of a key that still counts.
     """
 
     def __init__(self, cluster: str, own: Callable[[], Sequence[Certificate]]) -> None:
@@ -56,7 +56,7 @@ class Callers:
         self._own = own
         """Our mesh CAs as they are now."""
         self._rights: dict[str, Rights] = {}
-        self._peer_keys: dict[str, str] = {}
+        self._peer_keys: dict[str, frozenset[str]] = {}
         self._log = structlog.get_logger(component="gateway")
 
     @property
@@ -69,12 +69,15 @@ class Callers:
     def replace(self, remotes: Iterable[Remote]) -> frozenset[str]:
         """Take over the remotes; answers the clusters whose right to call ended or changed."""
         rights: dict[str, Rights] = {}
-        peer_keys: dict[str, str] = {}
+        peer_keys: dict[str, frozenset[str]] = {}
         for remote in remotes:
-            if remote.kind is RemoteKind.CILIUM:
-                peer_keys[remote.name] = remote.peer_key
-                continue
             try:
+                if remote.kind is RemoteKind.CILIUM:
+                    peer_keys[remote.name] = frozenset(
+                        Certificate.parse(pem.encode()).key_fingerprint
+                        for pem in remote.peer_certificates
+                    )
+                    continue
                 rights[remote.name] = Rights(
                     tuple(verify_ca(pem.encode()) for pem in remote.trusted),
                     frozenset(int(serial, 16) for serial in remote.revoked),
@@ -84,7 +87,11 @@ class Callers:
         gone = {
             name for name, before in self._rights.items() if before.exceeded_by(rights.get(name))
         }
-        gone |= {name for name, key in self._peer_keys.items() if peer_keys.get(name) != key}
+        gone |= {
+            name
+            for name, keys in self._peer_keys.items()
+            if name not in peer_keys or not keys <= peer_keys[name]
+        }
         self._rights, self._peer_keys = rights, peer_keys
         return frozenset(gone)
 
@@ -116,7 +123,7 @@ class Callers:
         if issuer != self._cluster or cluster not in self._peer_keys:
             raise self._stranger(cluster)
         verify_peer(certificate, choose_issuer(certificate, self._own()), Usage.CLIENT, now=now)
-        if certificate.key_fingerprint != self._peer_keys[cluster]:
+        if certificate.key_fingerprint not in self._peer_keys[cluster]:
             raise PermissionRefused(
                 f"certificate of cluster {cluster!r} was replaced: `meshnet mesh access {cluster}` "
                 "made a newer one"

@@ -37,7 +37,7 @@ from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
 
 PEER_LIFETIME = timedelta(days=365)
-"""As long as Cilium's own. Nobody renews it for the other side: `mesh access` again does."""
+"""As long as Cilium's own. Nobody renews it for the other side: `mesh access --renew` does."""
 
 
 @attrs.frozen(kw_only=True)
@@ -100,7 +100,7 @@ async def add(
         state=RemoteState.COMMITTED,
         kind=RemoteKind.CILIUM,
         access=config.access,
-        peer_key=held.remote.peer_key if held else "",
+        peer_certificates=held.remote.peer_certificates if held else (),
     )
     key = schema.remote(name)
     as_read = Unchanged(key, held.mod_revision) if held else Created(key)
@@ -129,11 +129,15 @@ async def access(
     kv: KV,
     cluster: Cluster,
     pki: PkiStore,
+    renew: bool = False,
     gateways: GatewaysOf = gateways_of,
 ) -> EtcdConfig:
     """With what cluster `name` reads us, a private key included.
 
     The key exists in this answer and nowhere else. What was given out before ends at once.
+
+    Args:
+        renew: what was given out last goes on until it expires or this is called again.
 
     Raises:
         NotFound: no such remote.
@@ -157,7 +161,8 @@ async def access(
     key = generate_key()
     subject = Subject(profile=Profile.PEER, cluster=cluster.name, node=name)
     certificate = Signer.load(pki).sign(make_csr(key, name), subject, lifetime=PEER_LIFETIME)
-    remote = attrs.evolve(held.remote, peer_key=certificate.key_fingerprint)
+    kept = held.remote.peer_certificates[:1] if renew else ()
+    remote = attrs.evolve(held.remote, peer_certificates=(certificate.pem.decode(), *kept))
     put = Put(schema.remote(name), codec.encode_remote(remote))
     if not (await kv.txn((Unchanged(put.key, held.mod_revision),), (put,))).succeeded:
         raise Conflict(f"{put.key} was changed just now: try again")

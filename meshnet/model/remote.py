@@ -55,7 +55,7 @@ class Remote:
     id: int
     mesh_ca: str
     """PEM. The gateway verifies this cluster's certificates against exactly this CA. Empty for
-    a Cilium cluster, which has certificates of ours: see `peer_key`."""
+    a Cilium cluster, which has certificates of ours: see `peer_certificates`."""
     next_mesh_ca: str | None = None
     """PEM of a second one, while that cluster changes its CAs."""
     signers: tuple[str, ...] = ()
@@ -70,8 +70,9 @@ class Remote:
     state: RemoteState = RemoteState.PENDING
     kind: RemoteKind = RemoteKind.MESHNET
     access: EtcdAccess | None = None
-    peer_key: str = ""
-    """Fingerprint of the key that `mesh access` made last: with it a Cilium cluster reads us."""
+    peer_certificates: tuple[str, ...] = ()
+    """PEM, the newest first: what `mesh access` has made for a Cilium cluster to read us by, and
+    did not end since."""
 
     @property
     def trusted(self) -> tuple[str, ...]:

@@ -96,10 +96,11 @@ async def added(east: RunningCluster, config: EtcdConfig, name: str = cilium.CLU
     return codec.decode_remote(found.key, found.value)
 
 
-async def given(east: RunningCluster) -> EtcdConfig:
+async def given(east: RunningCluster, *, renew: bool = False) -> EtcdConfig:
     """What `mesh access` gives."""
     return await peering.access(
         cilium.CLUSTER,
+        renew=renew,
         kv=east.kv,
         cluster=east.trusted.cluster,
         pki=east.trusted.pki,
@@ -152,7 +153,7 @@ async def test_adding_again_replaces_credentials_and_keeps_what_was_given_to_it(
     again = await added(east, apiserver.config())
 
     assert again.access != first.access
-    assert again.peer_key, "it may still read us"
+    assert len(again.peer_certificates) == 1, "it may still read us"
 
 
 async def test_what_access_gives_reads_us_until_it_is_given_anew_or_the_cluster_leaves(
@@ -173,6 +174,30 @@ async def test_what_access_gives_reads_us_until_it_is_given_anew_or_the_cluster_
     await _until_refused(fresh, "is not in the mesh")
     await kv.close()
     await fresh.close()
+
+
+async def test_what_is_renewed_goes_on_until_the_next_one_is_made(
+    east: RunningCluster, apiserver: Apiserver
+) -> None:
+    await added(east, apiserver.config())
+    async with contextlib.AsyncExitStack() as stack:
+        first = reader(await given(east))
+        await _until_admitted(first)
+        second = reader(await given(east, renew=True))
+        await _until_admitted(second)
+        for kv in (first, second):
+            stack.push_async_callback(kv.close)
+        assert await first.get(schema.cluster_config("east"))
+
+        third = reader(await given(east, renew=True))
+        stack.push_async_callback(third.close)
+        await _until_admitted(third)
+        await _until_refused(first, "a newer one")
+        assert await second.get(schema.cluster_config("east"))
+
+        await given(east)
+        await _until_refused(second, "a newer one")
+        await _until_refused(third, "a newer one")
 
 
 async def _until_admitted(kv: EtcdKV) -> None:

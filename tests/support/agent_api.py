@@ -53,6 +53,8 @@ class FakeAgent:
         """What `mesh add` asked for."""
         self.ipam: list[dict[str, Json]] = []
         """What `ipam check` finds; with a key it can be mended."""
+        self.renewals: list[bool] = []
+        """For each `mesh access`."""
         self.drops: list[dict[str, Json]] = []
         self.drop_events: list[dict[str, Json]] = []
         self.manifests: dict[tuple[str, str, str], Json] = {}
@@ -287,6 +289,7 @@ class FakeAgent:
             raise NotFound(
                 f"cluster {body['cluster']} is not in the mesh: mesh add {body['cluster']}"
             )
+        self.renewals.append(body["renew"])
         access = {"ca": "CA", "cert": "CERT", "key": "KEY", "names": {}}
         return {"cluster": "east", "endpoints": ["192.0.2.1:4243"], "access": access}
 

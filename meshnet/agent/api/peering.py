@@ -22,6 +22,12 @@ class PeerRequest:
     pod_cidrs: tuple[str, ...]
 
 
+@attrs.frozen(kw_only=True)
+class AccessRequest:
+    cluster: str
+    renew: bool = False
+
+
 def peering_routes(joining: Joining, troubleshooting: Troubleshooting) -> list[Route]:
     async def add(request: Request) -> Any:
         wanted = request.structured(PeerRequest)
@@ -29,7 +35,8 @@ def peering_routes(joining: Joining, troubleshooting: Troubleshooting) -> list[R
         return await joining.add(wanted.cluster, wanted.config, pod_cidrs)
 
     async def access(request: Request) -> Any:
-        return await joining.access(request.field("cluster"))
+        wanted = request.structured(AccessRequest)
+        return await joining.access(wanted.cluster, renew=wanted.renew)
 
     async def troubleshoot(request: Request) -> Any:
         return await troubleshooting.climb(request.query.get("cluster"))

@@ -97,6 +97,14 @@ def test_access_writes_files_that_only_their_owner_reads(
     assert "KEY" in (directory / "east.etcd-client.key").read_text()
 
 
+def test_access_asks_to_end_or_to_keep_what_was_written_before(
+    tmp_path: Path, agent: FakeAgent, meshnet: Meshnet
+) -> None:
+    for words in ((), ("--renew",)):
+        assert meshnet("mesh", "access", "cil", "--out", str(tmp_path), *words).code == 0
+    assert agent.renewals == [False, True]
+
+
 def test_access_for_a_cluster_that_was_not_added_exits_4(
     tmp_path: Path, agent: FakeAgent, meshnet: Meshnet
 ) -> None:

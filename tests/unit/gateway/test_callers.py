@@ -140,14 +140,20 @@ def peer(key: bytes, *, signer: Signer = EAST, cluster: str = "east", name: str 
     return signer.sign(make_csr(key, name), subject).pem
 
 
+def cilium(*keys: bytes) -> Remote:
+    """Cluster `cil`, which may read us by these keys."""
+    return attrs.evolve(
+        remote("cil", 7, EAST),
+        mesh_ca="",
+        kind=RemoteKind.CILIUM,
+        access=EtcdAccess(ca="", cert="", key=""),
+        peer_certificates=tuple(peer(key).decode() for key in keys),
+    )
+
+
 @pytest.fixture
 def with_cilium(callers: Callers) -> Callers:
-    key = Certificate.parse(peer(PEER_KEY)).key_fingerprint
-    access = EtcdAccess(ca="", cert="", key="")
-    cil = attrs.evolve(
-        remote("cil", 7, EAST), mesh_ca="", kind=RemoteKind.CILIUM, access=access, peer_key=key
-    )
-    callers.replace([remote("west", 2, WEST), cil])
+    callers.replace([remote("west", 2, WEST), cilium(PEER_KEY)])
     return callers
 
 
@@ -155,6 +161,14 @@ def test_a_cilium_cluster_is_known_by_the_key_it_was_given_last(with_cilium: Cal
     assert with_cilium.admit(peer(PEER_KEY)).cluster == "cil"
     assert with_cilium.admit(leaf(WEST, "west")).cluster == "west"
     assert "`meshnet mesh access cil` made a newer one" in refusal(with_cilium, peer(OLD_KEY))
+
+
+def test_a_key_that_is_renewed_goes_on_and_one_that_is_replaced_is_cut(callers: Callers) -> None:
+    callers.replace([cilium(OLD_KEY)])
+    assert callers.replace([cilium(PEER_KEY, OLD_KEY)]) == frozenset()
+    assert {callers.admit(peer(key)).cluster for key in (PEER_KEY, OLD_KEY)} == {"cil"}
+    assert callers.replace([cilium(PEER_KEY)]) == {"cil"}
+    assert "made a newer one" in refusal(callers, peer(OLD_KEY))
 
 
 @pytest.mark.parametrize(
@@ -175,9 +189,7 @@ def test_no_other_certificate_is_a_cilium_clusters(
 
 
 def test_a_cilium_cluster_that_was_given_nothing_or_left_cannot_call(with_cilium: Callers) -> None:
-    access = EtcdAccess(ca="", cert="", key="")
-    cil = attrs.evolve(remote("cil", 7, EAST), mesh_ca="", kind=RemoteKind.CILIUM, access=access)
-    assert with_cilium.replace([cil]) == {"cil", "west"}, "their streams are cut"
+    assert with_cilium.replace([cilium()]) == {"cil", "west"}, "their streams are cut"
     refusal(with_cilium, peer(PEER_KEY))
     with_cilium.replace([])
     assert "is not in the mesh" in refusal(with_cilium, peer(PEER_KEY))
