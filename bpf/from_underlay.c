@@ -11,6 +11,7 @@
  *       TC_ACT_UNSPEC for all that is not our tunnel's, untouched, and for outer packets
  *       with options or in fragments: the kernel's tunnel device puts those together and
  *       from_tunnel sees them again,
+ *       TC_ACT_SHOT for a question of a join: who asked for it has heard it on the wire,
  *       TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "arrival.h"
@@ -111,6 +112,10 @@ read_tunnel(struct __sk_buff *skb, struct packet *pkt, enum node_mode mode, __u3
 	*offset += sizeof(*tunnel) + options;
 	if (bpf_skb_load_bytes(skb, *offset - sizeof(family), &family, sizeof(family)))
 		return REFUSE(pkt, DROP_OUTER_TRUNCATED);
+	if (family == bpf_htons(TUNNEL_QUESTION) && !pkt->vni) {
+		*arrival = ARRIVAL_QUESTION;
+		return DROP_NONE;
+	}
 	reason = arrival_check(skb, pkt, family, *offset, arrival);
 	if (!reason && pkt->end > end)
 		reason = REFUSE(pkt, DROP_OUTER_LENGTH);
@@ -162,6 +167,10 @@ int from_underlay(struct __sk_buff *skb)
 	offset += ETH_HLEN;
 
 	reason = read_tunnel(skb, pkt, mode, &offset, &arrival);
+	if (!reason && arrival == ARRIVAL_QUESTION) {
+		count(COUNTER_QUESTIONS, skb->len);
+		return TC_ACT_SHOT;
+	}
 	if (!reason)
 		reason = decapsulate(skb, pkt, offset - ETH_HLEN);
 	if (reason)

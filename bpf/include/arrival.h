@@ -14,7 +14,7 @@
 #include "parse.h"
 #include "sender.h"
 
-enum arrival { ARRIVAL_ENDPOINT, ARRIVAL_HOST };
+enum arrival { ARRIVAL_ENDPOINT, ARRIVAL_HOST, ARRIVAL_QUESTION };
 
 /* `offset` is where the inner IP header begins; `pkt` has outer_source and vni. */
 static __always_inline enum drop_reason

@@ -15,6 +15,7 @@ enum tunnel_limit {
 	TUNNEL_TTL = 64,
 	TUNNEL_FIRST_PORT = 0xc000,	/* source ports: 49152 and up, by the flow's hash */
 	TUNNEL_PORT_MASK = 0x3fff,
+	TUNNEL_QUESTION = 0x88b5,	/* as inner protocol, with VNI 0: logic/tunnel_probe.py */
 };
 
 /* What both outer families have in common. Packed: Ethernet ends at no boundary. */

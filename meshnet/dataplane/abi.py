@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "aed7839afbafbebf93c2776aa5cd2ce2b73f327227612afbf19cb4ca1e80904a"
+HEADERS_SHA256 = "5bec9f7fb8fa06304cb10429777b11466104551514d73ec5ab7ff4a309877118"
 
 
 class AddressLimit(enum.IntEnum):
@@ -126,7 +126,8 @@ class Counter(enum.IntEnum):
     ICMP_ERRORS_SENT = 17
     SERVICE_ASKED = 18
     SERVICE_ANSWERED = 19
-    COUNT = 20
+    QUESTIONS = 20
+    COUNT = 21
 
 
 class ReservedIdentity(enum.IntEnum):

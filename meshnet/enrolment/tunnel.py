@@ -7,7 +7,7 @@
       │ ◀══ questions, in their tunnel's format ══ │
       │ ◀──────────── what arrived, by enrolment ─ │
 
-Neither side needs the other in its maps, and the dataplane drops what it does not know.
+Neither side needs the other in its maps, and the dataplane takes the questions away.
 """
 
 from __future__ import annotations

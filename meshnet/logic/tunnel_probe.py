@@ -3,7 +3,8 @@
     UDP ┃ VXLAN or Geneve header, VNI 0 ┃ Ethernet, type 0x88b5 ┃ magic, nonce, side, size ┃ 0...
 
 VNI 0 is nobody's identity and 0x88b5 nobody's protocol (IEEE 802: local experiments), so a
-node's dataplane drops it after whoever looks at the wire has seen it. Sizes are those of the
+node's dataplane (bpf/from_underlay.c) takes it away, and counts it as `questions`, after whoever
+looks at the wire has seen it. Sizes are those of the
 outer IP packet, which is what a path's MTU limits.
 
 Source: RFC 7348 section 5 (VXLAN), RFC 8926 section 3.4 (Geneve).

@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from tests.support.bpf import API, GATEWAY_MAC, NOT_OURS, OK, REDIRECT, Node, node
+from meshnet.logic import tunnel_probe
+from tests.support.bpf import API, GATEWAY_MAC, NOT_OURS, OK, REDIRECT, SHOT, Node, node
 from tests.support.packets import frame, ip, read, tcp, udp, vxlan, vxlan_frame
 
 pytestmark = pytest.mark.bpf
@@ -82,3 +83,33 @@ def test_what_is_not_our_tunnels_passes_untouched(east: Node, sent: bytes) -> No
 
     assert (done.verdict, done.packet) == (NOT_OURS, sent)
     assert east.drops() == {}
+
+
+@pytest.mark.parametrize("protocol", ["vxlan", "geneve"])
+@pytest.mark.parametrize("source", ["192.0.2.2", "203.0.113.9", "2001:db8::2"])
+def test_a_joins_question_is_taken_away_and_is_no_drop(
+    east: Node, source: str, protocol: str
+) -> None:
+    """Whoever asks is no node yet, so it does not matter who it is."""
+    version, ours = (4, "192.0.2.1") if "." in source else (6, "2001:db8::1")
+    size = 1400
+    data = tunnel_probe.payload(protocol, bytes(16), 0, size, version)
+    question = frame(ip(source, ours, udp(50000, tunnel_probe.PORTS[protocol], data)))
+    assert len(question) == size + 14
+
+    assert east.from_underlay(question).verdict == SHOT
+
+    assert east.drops() == {}
+    assert east.counters() == {"questions": 1}
+
+
+def test_a_question_with_a_number_is_no_question(east: Node) -> None:
+    """Else whoever knows the form could hide what it sends."""
+    data = bytearray(tunnel_probe.payload("vxlan", bytes(16), 0, 300, 4))
+    data[6] = 1
+
+    done = east.from_underlay(frame(ip("192.0.2.2", "192.0.2.1", udp(50000, 8472, bytes(data)))))
+
+    assert done.verdict == SHOT
+    assert east.drops() == {"UNSUPPORTED_L3 ingress": 1}
+    assert east.counters() == {}

@@ -78,6 +78,11 @@ def test_clean_plan_says_what_was_seen_and_leaves_the_token_good(a: Node, b: Nod
     assert [line.split()[:2] for line in table[1:]] == [[name, "ok"] for name in names]
     b.meshnet("cluster", "join", token)
 
+    counters = json.loads(a.meshnet("map", "dump", "counters", "-o", "json").stdout)
+    assert {row["counter"]: row["packets"] for row in counters}["questions"] > 0
+    drops = json.loads(a.meshnet("drops", "-o", "json").stdout)
+    assert [row for row in drops if row["packets"]] == [], "nobody has sent anything wrong"
+
 
 def test_same_join_again_has_nothing_to_do(a: Node, b: Node) -> None:
     token = node_token(a)

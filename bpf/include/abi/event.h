@@ -62,5 +62,6 @@ enum counter {
 	COUNTER_ICMP_ERRORS_SENT = 17,	/* to an endpoint: too big, out of hops, or unreachable */
 	COUNTER_SERVICE_ASKED = 18,	/* from an endpoint to a frontend, translated */
 	COUNTER_SERVICE_ANSWERED = 19,	/* back to it, from a backend */
-	COUNTER_COUNT = 20,
+	COUNTER_QUESTIONS = 20,		/* of a join: does the tunnel pass? heard already */
+	COUNTER_COUNT = 21,
 };
