@@ -3,7 +3,8 @@
 An identity is in use while a node holds a value key of its labels, or an address has its
 number. It goes when it was unused in two consecutive rounds with the same mod revision: a
 node that takes it up again writes its key anew, which both resets the two rounds and fails
-the compare of a collection that is under way.
+the compare of a collection that is under way. Its number rests for GRACE_S afterwards, in
+which nobody is given it: others may still take it for what it was.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import asyncio
 import structlog
 
 from meshnet.errors import PoisonedKey, Unreachable
-from meshnet.kvstore.api import KV, Delete, KeyValue, Operation, Unchanged
+from meshnet.kvstore.api import KV, Delete, KeyValue, Operation, Put, Unchanged
 from meshnet.mesh.leadership import FencedWriter
 from meshnet.registry import codec, schema
 
 ROUND_S = 15 * 60.0
+GRACE_S = 10 * 60
+"""Longer than any row outlives its key (logic/stale.py) and any cluster's mirror is behind."""
 
 
 class IdentityCollector:
@@ -49,7 +52,8 @@ class IdentityCollector:
         }
         due = [p for key, p in unused.items() if self._unused.get(key) == p.mod_revision]
         self._unused = {key: pair.mod_revision for key, pair in unused.items()}
-        return [pair.key for pair in due if await self._collect(writer, pair)]
+        lease = await self._kv.grant(GRACE_S) if due else 0
+        return [pair.key for pair in due if await self._collect(writer, pair, lease)]
 
     async def _in_use(self) -> tuple[set[bytes], set[str]]:
         """(canonical labels that nodes hold, numbers that addresses have)."""
@@ -66,14 +70,15 @@ class IdentityCollector:
                 continue  # it has no identity that anybody could use
         return labels, numbers
 
-    async def _collect(self, writer: FencedWriter, pair: KeyValue) -> bool:
+    async def _collect(self, writer: FencedWriter, pair: KeyValue, lease: int) -> bool:
         compares = [Unchanged(pair.key, pair.mod_revision)]
-        deletes: list[Operation] = [Delete(pair.key)]
+        resting = Put(schema.retired_identity(schema.last_of(pair.key)), pair.value, lease)
+        changes: list[Operation] = [Delete(pair.key), resting]
         allocation = await self._kv.get(_allocation_key(pair.value))
         if allocation is not None and allocation.value == schema.last_of(pair.key).encode():
             compares.append(Unchanged(allocation.key, allocation.mod_revision))
-            deletes.append(Delete(allocation.key))
-        if not await writer.write_if(compares, deletes):
+            changes.append(Delete(allocation.key))
+        if not await writer.write_if(compares, changes):
             return False
         self._log.info("identity collected", identity=schema.last_of(pair.key), key=pair.key)
         return True

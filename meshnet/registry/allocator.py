@@ -79,7 +79,11 @@ async def allocate_identity(kv: KV, cluster_id: int, labels: LabelSet) -> int:
                 continue
             return existing
         number = await _candidate(kv, cluster_id, thorough=attempt > ATTEMPTS // 2)
-        compares = (Created(allocation), Created(schema.identity(number)))
+        compares = (
+            Created(allocation),
+            Created(schema.identity(number)),
+            Created(schema.retired_identity(number)),
+        )
         operations = (
             Put(allocation, str(number).encode()),
             Put(schema.identity(number), codec.encode_identity(Identity(number, labels))),
@@ -159,13 +163,16 @@ async def _existing_identity(kv: KV, cluster_id: int, labels: LabelSet, value: b
 async def _candidate(kv: KV, cluster_id: int, *, thorough: bool) -> int:
     """A number that is likely free; a thorough one was free a moment ago.
 
-    Never the lowest free one: peers may still know a number that was just given back.
+    Never one that was given back lately: peers may still know it as another's.
     """
     if not thorough:
         local = FIRST_LOCAL + secrets.randbelow(IDENTITIES)
         return (cluster_id << CLUSTER_SHIFT) + local
-    listing = await kv.list(schema.IDENTITIES)
-    used = {schema.last_of(pair.key) for pair in listing.pairs}
+    used = {
+        schema.last_of(pair.key)
+        for prefix in (schema.IDENTITIES, schema.RETIRED_IDENTITIES)
+        for pair in (await kv.list(prefix)).pairs
+    }
     numbers = ((cluster_id << CLUSTER_SHIFT) + n for n in range(FIRST_LOCAL, LAST_LOCAL + 1))
     free = [number for number in numbers if str(number) not in used]
     if not free:

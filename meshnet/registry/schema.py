@@ -115,6 +115,7 @@ OURS = "meshnet/v1/"
 CONFIG = "meshnet/v1/config"
 POD_CIDR_ALLOCATIONS = "meshnet/v1/alloc/pod-cidrs/"
 IDENTITY_ALLOCATIONS = "meshnet/v1/alloc/identities/"
+RETIRED_IDENTITIES = "meshnet/v1/alloc/retired-identities/"
 SERVICE_ADDRESSES = "meshnet/v1/alloc/service-addresses/"
 HEALTH = "meshnet/v1/health/"
 MANIFESTS = "meshnet/v1/manifests/"
@@ -139,6 +140,10 @@ def pod_cidr_allocation(prefix: Prefix) -> str:
 
 def identity_allocation(labels: LabelSet) -> str:
     return f"{IDENTITY_ALLOCATIONS}{labels}"
+
+
+def retired_identity(number: int | str) -> str:
+    return f"{RETIRED_IDENTITIES}{number}"
 
 
 def service_address(address: Address) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+from meshnet.errors import PoolExhausted
 from meshnet.kvstore.memory import MemoryKV
 from meshnet.mesh.identity_gc import IdentityCollector
 from meshnet.model.endpoint import IpEntry
-from meshnet.model.identity import LabelSet, endpoint_labels
-from meshnet.registry import codec, schema
+from meshnet.model.identity import FIRST_LOCAL, LabelSet, endpoint_labels
+from meshnet.registry import allocator, codec, schema
 from meshnet.registry.allocator import allocate_identity
 from tests.support.mesh import contents, entry, lead
 
@@ -35,7 +38,30 @@ async def test_an_identity_nobody_used_for_two_rounds_goes_with_its_allocation()
     number = await fixture.start()
     assert await fixture.rounds(1) == []
     assert await fixture.rounds(1) == [schema.identity(number)]
-    assert (await contents(fixture.kv, "")).keys() == {schema.LEADER}
+    left = await contents(fixture.kv, "")
+    assert left.keys() == {schema.LEADER, schema.retired_identity(number)}
+
+
+async def test_a_number_that_was_taken_back_rests_before_it_is_anothers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two numbers in all."""
+    monkeypatch.setattr(allocator, "LAST_LOCAL", FIRST_LOCAL + 1)
+    monkeypatch.setattr(allocator, "IDENTITIES", 2)
+    fixture = Fixture()
+    number = await fixture.start()
+    await fixture.rounds(2)
+
+    others = [LabelSet.of({"k8s:app": f"a{n}"}) for n in range(2)]
+    other = await allocate_identity(fixture.kv, 1, others[0])
+    assert other != number
+    with pytest.raises(PoolExhausted):
+        await allocate_identity(fixture.kv, 1, LABELS)
+
+    resting = await fixture.kv.get(schema.retired_identity(number))
+    assert resting is not None and resting.value == str(LABELS).encode()
+    await fixture.kv.revoke(resting.lease)  # its time is over
+    assert await allocate_identity(fixture.kv, 1, others[1]) == number
 
 
 async def test_an_identity_in_use_stays_for_ever() -> None:
