@@ -137,12 +137,12 @@ class PathProber:
         if address not in self._due:
             return  # it is no peer any more
         now = time.monotonic()
-        self._hints.pop(address, None)
+        hint = self._hints.pop(address, None)
         self._measured[address] = now
         interval = max(VERIFY_S, VERIFY_PEER_S * len(self._due)) if found else SILENT_S
         self._due[address] = now + interval * random.uniform(0.8, 1.2)
         if found and self.path_mtus.get(address, self._ceiling) != found:
-            self._log.info("path MTU", peer=str(address), bytes=found)
+            self._log.info("path MTU", peer=str(address), bytes=found, a_router_said=hint)
         if found and self.path_mtus.get(address) != found:
             self.path_mtus[address] = found
             self._changed()
