@@ -16,6 +16,7 @@ import pytest
 
 from meshnet.model.addressing import Prefix, host_prefix, overlaps
 from meshnet.model.endpoint import IpEntry
+from meshnet.model.identity import ReservedIdentity
 from meshnet.model.node import Node
 from meshnet.registry import codec, schema
 from tests.support.formed import NODES, SWITCH, UNDERLAY, Mesh, Workload, eventually, network_of
@@ -113,6 +114,15 @@ def _decoded(file: Path, *words: str) -> list[list[str]]:
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
+def _gateways(modes: Mesh, cluster: str) -> dict[str, str]:
+    """By node of a cluster: its own IPv4 address inside its PodCIDRs."""
+    rows = modes.each("status", nodes=[name for name in NODES if name.startswith(cluster)])
+    return {
+        name: str(next(n[1] for n in map(ip_network, row["node"]["pod_cidrs"]) if n.version == 4))
+        for name, row in rows.items()
+    }
+
+
 @pytest.mark.parametrize("node", TUNNELS)
 def test_open_vswitch_and_we_understand_each_other_and_so_does_wireshark(
     modes: Mesh,
@@ -143,15 +153,20 @@ def test_open_vswitch_and_we_understand_each_other_and_so_does_wireshark(
     seen = modes.json(node, "map", "dump", "seen_identities")
     assert IDENTITY in {row["identity"] for row in seen if row["endpoint_id"] == ours.id}
 
-    fields = ("-T", "fields", "-e", f"{kind}.vni", "-e", "icmp.type", "-e", "icmpv6.type")
-    rows = _decoded(file, "-Y", f"{kind} && (icmp || icmpv6)", *fields)
-    heard = {(int(vni, 0), four or six) for vni, four, six in rows}
-    both = {ours.identity, IDENTITY}  # beside them the nodes' own probes, of identity 6
-    heard = {(vni, message) for vni, message in heard if vni in both}
+    fields = [f"{kind}.vni", "icmp.type", "icmpv6.type", "ip.src", "ip.dst"]
+    wanted = ("-T", "fields", *(word for field in fields for word in ("-e", field)))
+    rows = _decoded(file, "-Y", f"{kind} && (icmp || icmpv6)", *wanted)
+    between = [row for row in rows if int(row[0], 0) != ReservedIdentity.REMOTE_NODE]
+    both = {ours.identity, IDENTITY}
+    heard = {(int(vni, 0), four or six) for vni, four, six, *_ in between}
     assert heard == {(vni, message) for vni in both for message in ("8", "0", "128", "129")}
-    assert sum(int(vni, 0) in both for vni, *_ in rows) == 2 * 2 * 6, (
-        "every request and answer, both ways, both families"
-    )
+    assert len(between) == 2 * 2 * 6, "every request and answer, both ways, both families"
+    # beside them each node of that cluster measures its path to this one: agent/path_probe.py
+    measuring = {(row[1], row[3], row[4]) for row in rows if row not in between}
+    assert measuring <= {
+        ("8", f"{UNDERLAY[each]},{gateway}", f"{OUTER},{member.networks[0][1]}")
+        for each, gateway in _gateways(modes, ours.cluster).items()
+    }
     assert _decoded(file, "-Y", "_ws.malformed") == []
     if kind == "geneve":
         assert _decoded(file, "-Y", f"geneve.option && ip.src == {UNDERLAY[node]}") == []
