@@ -18,7 +18,7 @@ def test_a_map_is_a_problem_from_four_fifths_on() -> None:
 
 def test_a_map_whose_rows_go_only_for_newer_ones_is_none_when_it_is_full() -> None:
     kept = {spec.name for spec in schema(Sizes()) if spec.type is MapType.LRU_HASH}
-    swept = {"conntrack", "nat"}
+    swept = {"conntrack", "nat", "service_flows"}
     rows = [MapUsage(name=name, entries=1000, max_entries=1000) for name in kept]
     assert {found.message.split()[2] for found in problems.of_maps(rows)} == swept
 
