@@ -8,36 +8,36 @@ from typing import Any
 
 import structlog
 
-from meshnet.errors import PoisonedKey
 from meshnet.kvstore.api import KV
 from meshnet.logic import settings
 from meshnet.model.cluster import Cluster
-from meshnet.registry import codec, schema
-from meshnet.registry.follow import follow
 from meshnet.registry.store import get_cluster, put_cluster
 
 
 class ClusterSettings:
-    """`initial`: as the agent knew them at its start, so that it needs no etcd for them."""
+    """Args: `current` answers them without etcd."""
 
-    def __init__(self, kv: KV, initial: Cluster) -> None:
+    def __init__(self, kv: KV, current: Callable[[], Cluster]) -> None:
         self._kv = kv
-        self.cluster = initial
+        self._current = current
+        self._told = current()
         self.changed: Callable[[], None] = lambda: None
         """Called when they are others than before; set by whoever obeys them."""
         self._log = structlog.get_logger()
+
+    @property
+    def cluster(self) -> Cluster:
+        return self._current()
 
     def lifetime(self) -> timedelta:
         """Of new certificates."""
         return timedelta(seconds=self.cluster.certificate_lifetime_s)
 
-    async def run(self) -> None:
-        """Never returns."""
-        async for update in follow(self._kv, schema.CONFIG, codec.decode_cluster, self._poisoned):
-            found = update.items.get(schema.CONFIG)
-            if found is not None and found != self.cluster:
-                self.cluster = found
-                self.changed()
+    def refresh(self) -> None:
+        """They may be others now."""
+        before, self._told = self._told, self._current()
+        if self._told != before:
+            self.changed()
 
     async def set(self, key: str, value: str) -> dict[str, Any]:
         """Raises NotFound, UsageError; Conflict: somebody else changes them too."""
@@ -46,6 +46,3 @@ class ClusterSettings:
         await put_cluster(self._kv, cluster, unchanged=stored.mod_revision)
         self._log.info("setting changed", key=key)
         return {"key": key, "value": settings.get(cluster, key)}
-
-    def _poisoned(self, error: PoisonedKey) -> None:
-        self._log.error("key skipped", key=error.key, error=error.reason)

@@ -203,10 +203,13 @@ class Enforcement:
         return found
 
     def _learn_policies(self) -> None:
+        """Everything anew when a manifest changed, or what selectors mean."""
+        changed = self.table.set_local_only(self._view.cluster.policy_default_local)
         before, now = self._meanings, self._read((*POLICY_KINDS, GROUP_KIND))
         if any(name_services(found) for _, found in now.values() if isinstance(found, tuple)):
             now |= self._read(SERVICE_KINDS)
-        if now.keys() == before.keys() and all(now[key] is before[key] for key in now):
+        same = now.keys() == before.keys() and all(now[key] is before[key] for key in now)
+        if same and not changed:
             return
         self._meanings = now
         meanings = (found for _, found in now.values())
@@ -214,14 +217,28 @@ class Enforcement:
 
     def _read(self, kinds: Collection[str]) -> dict[str, tuple[Manifest, Any]]:
         """The manifests of these kinds with what they mean; each is read once."""
-        stored = self._view.tables.manifests.items
+        stored = {key: ("", each) for key, each in self._view.tables.manifests.items.items()}
+        asked = self._view.asked_by_others().items()
+        stored |= {key: (shared.origin, shared.manifest) for key, shared in asked}
         found = {}
         for key in sorted(stored):
-            manifest, known = stored[key], self._meanings.get(key)
+            (origin, manifest), known = stored[key], self._meanings.get(key)
             if manifest.key.kind in kinds:
                 unchanged = known is not None and known[0] is manifest
-                found[key] = known if known and unchanged else (manifest, meaning(manifest))
+                found[key] = (
+                    known if known and unchanged else (manifest, meaning_of(origin, manifest))
+                )
         return found
+
+
+def meaning_of(origin: str, manifest: Manifest) -> Any:
+    """What a manifest means, with the cluster that asks for it; empty: this one."""
+    found = meaning(manifest)
+    if not origin:
+        return found
+    if isinstance(found, CidrGroup):
+        return attrs.evolve(found, origin=origin)
+    return tuple(attrs.evolve(policy, origin=origin) for policy in found)
 
 
 def policies_of(meanings: Iterable[Any], cluster: str) -> tuple[list[Policy], Named]:

@@ -12,12 +12,13 @@ from typing import Protocol
 
 import attrs
 
+from meshnet.agent.seen import Table
 from meshnet.errors import Conflict, NotFound
 from meshnet.kvstore.api import KV, Delete, Unchanged
 from meshnet.manifests.kinds import find_kind
-from meshnet.model.manifest import Document, Manifest, ManifestKey
+from meshnet.model.manifest import Document, Manifest, ManifestKey, SharedManifest
 from meshnet.registry import codec, schema
-from meshnet.registry.store import get_item, put_if
+from meshnet.registry.store import get_item, list_items, put_if
 
 RACES = 5
 """Lost in a row before the caller is told."""
@@ -89,6 +90,22 @@ class Manifests:
             )
         return sorted(chosen, key=lambda manifest: manifest.key)
 
+    async def of_others(
+        self, kind: str | None = None, namespace: str | None = None, name: str | None = None
+    ) -> list[SharedManifest]:
+        """What other clusters applied for the whole mesh, whether it holds here or not."""
+        wanted = find_kind(kind).name if kind is not None else None
+        stored = await list_items(
+            self._kv, schema.CACHE_MANIFESTS, codec.decode_shared_manifest, lambda _: None
+        )
+        return [
+            each.item
+            for each in stored
+            if wanted in (None, each.item.manifest.key.kind)
+            and namespace in (None, each.item.manifest.key.namespace)
+            and name in (None, each.item.manifest.key.name)
+        ]
+
     async def diff(self, manifests: Iterable[Manifest]) -> list[Change]:
         """What `apply` would do."""
         return [_change(each, await self._stored(each.key)) for each in manifests]
@@ -98,9 +115,17 @@ class Manifests:
 
     async def delete(self, keys: Sequence[ManifestKey]) -> list[Change]:
         """Raises NotFound, before anything is deleted, when one is not there."""
-        missing = [str(key) for key in keys if await self._stored(key) is None]
+        missing = [key for key in keys if await self._stored(key) is None]
         if missing:
-            raise NotFound(f"{', '.join(missing)}: not applied, so there is nothing to delete")
+            of = {each.manifest.key: each.origin for each in await self.of_others()}
+            raise NotFound(
+                "; ".join(
+                    f"{key} is of cluster {of[key]}: delete it there"
+                    if key in of
+                    else f"{key} is not applied, so there is nothing to delete"
+                    for key in missing
+                )
+            )
         return [await self._delete(key) for key in keys]
 
     async def _apply(self, manifest: Manifest) -> Change:
@@ -164,3 +189,14 @@ def _change(manifest: Manifest, stored: Manifest | None) -> Change:
         before=before,
         after=manifest.document,
     )
+
+
+def shared(own: str, stored: Table[Manifest]) -> dict[str, bytes] | None:
+    """What other clusters are told of this one's manifests, by key; None: not known yet."""
+    if not stored.synced:
+        return None
+    return {
+        codec.shared_manifest_key(own, manifest.key): codec.encode_manifest(manifest)
+        for manifest in stored.items.values()
+        if manifest.of_mesh
+    }

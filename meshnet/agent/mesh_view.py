@@ -23,7 +23,7 @@ from meshnet.model.addressing import Address, Prefix
 from meshnet.model.cluster import Cluster
 from meshnet.model.endpoint import IpEntry
 from meshnet.model.identity import Identity, LabelSet
-from meshnet.model.manifest import Manifest
+from meshnet.model.manifest import Manifest, SharedManifest
 from meshnet.model.node import Node
 from meshnet.model.remote import MirrorStatus, Remote
 from meshnet.model.service import BackendAddress, RemoteService
@@ -36,6 +36,7 @@ T = TypeVar("T")
 class Tables:
     """One table a watched prefix."""
 
+    config: Table[Cluster]
     nodes: Table[Node]
     ips: Table[IpEntry]
     identities: Table[Identity]
@@ -45,6 +46,7 @@ class Tables:
     remotes: Table[Remote]
     mesh_status: Table[MirrorStatus]
     manifests: Table[Manifest]
+    cached_manifests: Table[SharedManifest]
     service_addresses: Table[tuple[Address, tuple[str, str]]]
     cached_services: Table[RemoteService]
     health: Table[dict[BackendAddress, str]]
@@ -55,6 +57,7 @@ class Tables:
     def of(cls, own: Cluster) -> Tables:
         cluster, cluster_id = own.name, own.id
         return cls(
+            config=Table(schema.CONFIG, codec.decode_cluster),
             nodes=Table(schema.nodes(cluster), partial(codec.decode_node, cluster_id=cluster_id)),
             ips=Table(schema.IPS, partial(codec.decode_ip_entry, cluster_id=cluster_id)),
             identities=Table(
@@ -67,6 +70,7 @@ class Tables:
             remotes=Table(schema.REMOTES, codec.decode_remote),
             mesh_status=Table(schema.MESH_STATUS, codec.decode_mirror_status),
             manifests=Table(schema.MANIFESTS, codec.decode_manifest),
+            cached_manifests=Table(schema.CACHE_MANIFESTS, codec.decode_shared_manifest),
             service_addresses=Table(schema.SERVICE_ADDRESSES, service_codec.decode_service_address),
             cached_services=Table(schema.CACHE_SERVICES, service_codec.decode_service),
             health=Table(schema.HEALTH, service_codec.decode_health),
@@ -88,6 +92,7 @@ class MeshView:
     def __init__(self, local: LocalNode, tables: Tables) -> None:
         self._local = local
         self.tables = tables
+        self._cluster = local.cluster
         self._holds: defaultdict[str, StaleHold] = defaultdict(StaleHold)
         self.clusters: dict[str, Effective] = {}
         self.answering: Callable[[], Collection[Address]] = tuple
@@ -98,6 +103,13 @@ class MeshView:
     @property
     def own(self) -> str:
         return self._local.cluster.name
+
+    @property
+    def cluster(self) -> Cluster:
+        """As it is agreed on now; as the agent knew it at its start until etcd has answered, and
+        as it was last while its key cannot be used."""
+        self._cluster = self.tables.config.items.get(schema.CONFIG, self._cluster)
+        return self._cluster
 
     def observe(self) -> float | None:
         """Recompute from the tables; answers the seconds after which time alone changes it."""
@@ -151,6 +163,15 @@ class MeshView:
             return self.own
         remotes = self.tables.remotes.items.values()
         return next((remote.name for remote in remotes if remote.id == cluster_id), "")
+
+    def asked_by_others(self) -> dict[str, SharedManifest]:
+        """Manifests of other clusters for the whole mesh, by key: of those we take any from."""
+        taken = self._remote_names().intersection(self.cluster.policies_from)
+        return {
+            key: shared
+            for key, shared in sorted(self.tables.cached_manifests.items.items())
+            if shared.origin in taken
+        }
 
     def stale(self, cluster: str) -> frozenset[Prefix]:
         view = self.clusters.get(cluster)

@@ -1,28 +1,20 @@
-"""What the agent says of policies: the list, what a change would change, and why."""
+"""What the agent says of policies: the list, and what a change would change."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-import attrs
-
-from meshnet.agent import views
 from meshnet.agent.context import Context
 from meshnet.agent.enforcement import (
     GROUP_KIND,
     POLICY_KINDS,
     SERVICE_KINDS,
-    named_ports,
+    meaning_of,
     policies_of,
 )
-from meshnet.errors import InvalidPrefix, NotFound, UsageError
-from meshnet.logic.explain import Explanation, explain
-from meshnet.logic.peers import NamedPorts, Remote, plain_labels, prefix_remote, reserved_remotes
 from meshnet.logic.policy import PolicyTable
 from meshnet.logic.policy_set import ALLOW_CLASS, ANYBODY, NO_POLICY, Subject
-from meshnet.manifests.kinds import meaning
-from meshnet.model.addressing import Address, host_prefix, parse_address
 from meshnet.model.identity import CLUSTER_LABEL, ReservedIdentity
 from meshnet.model.manifest import Manifest
 from meshnet.model.policy import PROTOCOL_NAMES, Direction
@@ -47,6 +39,7 @@ def policies(context: Context) -> list[Json]:
             "kind": each.policy.kind,
             "namespace": each.policy.namespace,
             "name": each.policy.name,
+            "origin": each.policy.origin or context.view.own,
             "audit": each.policy.audit,
             "default_deny": sorted(each.policy.default_deny),
             "rules": len(each.rules),
@@ -60,155 +53,6 @@ def policies(context: Context) -> list[Json]:
         }
         for each in table.policies
     ]
-
-
-# --- why ----------------------------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Party:
-    title: str
-    remote: Remote
-    cluster: str = ""
-    node: str = ""
-    endpoint_id: int = 0
-
-
-def why(context: Context, source: str, destination: str, port: str) -> Json:
-    """Both ends' answers. Raises NotFound for what is nobody."""
-    protocol, number = _port(port)
-    sender, receiver = _party(context, source), _party(context, destination)
-    path: list[Json] = []
-    found: list[tuple[Direction, Explanation]] = []
-    for direction, own, other, hook in (
-        (Direction.EGRESS, sender, receiver, "from_endpoint"),
-        (Direction.INGRESS, receiver, sender, "deliver_local"),
-    ):
-        if own.cluster != context.view.own:
-            if own.cluster:
-                decision = f"decided in cluster {own.cluster}: ask there"
-                path.append({"hook": hook, "node": own.node, "decision": decision})
-            continue
-        answer = _explain(context, own, direction, other, protocol, number)
-        found.append((direction, answer))
-        decision = f"{direction} {_WORDS[answer.verdict]}"
-        if answer.verdict is Verdict.AUDIT:
-            decision += ", as policy in audit mode would deny it"
-        path.append({"hook": hook, "node": own.node, "decision": decision})
-    denied = next(((d, a) for d, a in found if a.verdict is Verdict.DENY), None)
-    return {
-        "source": sender.title,
-        "destination": receiver.title,
-        "port": port,
-        "verdict": "denied" if denied else "allowed",
-        "direction": str(denied[0]) if denied else "",
-        "rules": [
-            {"direction": str(direction), **attrs.asdict(rule)}
-            for direction, answer in ([denied] if denied else found)
-            for rule in answer.rules
-        ],
-        "missing": denied[1].missing if denied else "",
-        "path": path,
-        "seen": [
-            row
-            for row in context.dataplane.seen_identities()
-            if (row["endpoint_id"], row["identity"]) == (receiver.endpoint_id, sender.remote.number)
-            and receiver.node == context.local.name
-        ],
-    }
-
-
-_WORDS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied", Verdict.AUDIT: "allowed"}
-
-
-def _explain(
-    context: Context, own: Party, direction: Direction, other: Party, protocol: int, port: int
-) -> Explanation:
-    table = context.enforcement.table
-    subject = Subject(labels=own.remote.labels, ports=own.remote.named_ports)
-    return explain(table.policies, table.scope, subject, direction, other.remote, protocol, port)
-
-
-def _port(text: str) -> tuple[int, int]:
-    """`80/tcp`, `8/icmp`."""
-    number, _, protocol = text.partition("/")
-    protocol = protocol or "tcp"
-    if not number.isdecimal() or int(number) > 65535 or protocol not in _PROTOCOLS:
-        raise UsageError(
-            f"port {text!r} is not NUMBER/PROTOCOL, such as 80/tcp: {', '.join(_PROTOCOLS)}"
-        )
-    return _PROTOCOLS[protocol], int(number)
-
-
-def _party(context: Context, text: str) -> Party:
-    """An entity, an address, or [cluster/][namespace/]endpoint."""
-    if text in ENTITIES:
-        number = int(ENTITIES[text])
-        (remote,) = [each for each in reserved_remotes() if each.number == number]
-        return Party(title=text, remote=remote)
-    rows = views.endpoints(context, "mesh")
-    try:
-        address = parse_address(text)
-    except InvalidPrefix:
-        return _named(context, text, rows)
-    for row in rows:
-        if str(address) in (row["ipv4"], row["ipv6"]):
-            return _endpoint(context, row)
-    return _address(context, address)
-
-
-def _address(context: Context, address: Address) -> Party:
-    own = context.local
-    for node in context.view.nodes():
-        if address in (*node.addresses, *node.gateways):
-            entity = "host" if node.key == (own.cluster.name, own.name) else "remote-node"
-            return attrs.evolve(_party(context, entity), title=f"node {node.name} ({address})")
-    return Party(title=f"world ({address})", remote=prefix_remote(0, host_prefix(address)))
-
-
-def _named(context: Context, text: str, rows: list[Json]) -> Party:
-    parts = text.split("/")
-    name, namespace = parts[-1], parts[-2] if len(parts) > 1 else "default"
-    cluster = parts[0] if len(parts) > 2 else None
-    found = [
-        row
-        for row in rows
-        if row["name"] == name
-        and row["namespace"] == namespace
-        and cluster in (None, row["cluster"])
-    ]
-    if cluster is None and len(found) > 1:  # the same name in several clusters: ours is meant
-        found = [row for row in found if row["cluster"] == context.view.own] or found
-    if not found:
-        raise NotFound(
-            f"{text!r} is no endpoint, address or entity ({', '.join(ENTITIES)}) that is known: "
-            "`meshnet endpoint list --all-clusters` shows endpoints"
-        )
-    return _endpoint(context, found[0])
-
-
-def _endpoint(context: Context, row: Json) -> Party:
-    labels = context.view.labels().get(row["identity"])
-    remote = Remote(
-        number=row["identity"],
-        labels=plain_labels(labels) if labels else {},
-        named_ports=_ports_of(context, row),
-    )
-    return Party(
-        title=f"{row['cluster']}/{row['namespace']}/{row['name']}",
-        remote=remote,
-        cluster=row["cluster"],
-        node=row["node"],
-        endpoint_id=row["id"],
-    )
-
-
-def _ports_of(context: Context, row: Json) -> NamedPorts:
-    view = context.view.clusters.get(row["cluster"])
-    for entry in view.ips.values() if view else ():
-        if str(entry.prefix.network_address) in (row["ipv4"], row["ipv6"]):
-            return named_ports(entry.named_ports)
-    return frozenset()
 
 
 # --- plan ---------------------------------------------------------------------------------------
@@ -247,10 +91,12 @@ def _table(context: Context, manifests: Iterable[Manifest]) -> PolicyTable:
     live = context.enforcement.table
     table = PolicyTable(live.scope)
     ours = sorted((m for m in manifests if m.key.kind in KINDS), key=lambda each: each.key)
+    said = [("", manifest) for manifest in ours]
+    said += [(each.origin, each.manifest) for each in context.view.asked_by_others().values()]
     for remote in live.selections.remotes.values():
         if remote.prefix is None:
             table.upsert(remote)
-    table.set_policies(*policies_of(map(meaning, ours), context.view.own))
+    table.set_policies(*policies_of((meaning_of(*each) for each in said), context.view.own))
     table.set_subjects(
         {
             remote.number: Subject(labels=remote.labels, ports=remote.named_ports)

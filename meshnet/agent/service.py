@@ -30,6 +30,7 @@ from meshnet.agent.forwarding import Forwarding
 from meshnet.agent.ipam import Ipam
 from meshnet.agent.joining import Joining
 from meshnet.agent.loop import Loop
+from meshnet.agent.manifests import shared
 from meshnet.agent.mesh_view import MeshView, Tables
 from meshnet.agent.namespaces import Namespaces
 from meshnet.agent.ownership import Ownership
@@ -47,6 +48,7 @@ from meshnet.enrolment.roster import gateways_of
 from meshnet.kvstore.etcd import EtcdKV
 from meshnet.logic.admission import MAX_BYTES
 from meshnet.mesh.authorities import RemoteAuthorities
+from meshnet.mesh.export import Export
 from meshnet.mesh.leader import MeshLeader
 from meshnet.mesh.leadership import Leadership
 from meshnet.mesh.peering import open_etcd
@@ -158,14 +160,19 @@ class _Agent:
         foundation = self._foundation
         local, kv = foundation.local, foundation.kv
         pki = self._pki = PkiStore(self._paths.pki)
-        self.settings = ClusterSettings(kv, local.cluster)
+        self.settings = ClusterSettings(kv, lambda: self.view.cluster)
         self.trust = Trust(settings, local, kv, pki, self.settings.lifetime)
         self.keeper = CertificateKeeper(pki, settings.cluster, self.settings.lifetime)
         self.settings.changed = self.keeper.wake
         self.leadership = Leadership(kv, local.name)
-        services = self.balancing.services
-        self.leader = MeshLeader(kv, local.cluster, self._open_remote, exports=services.exports)
-        services.changed.append(self.leader.services.trigger)
+        own, services = local.cluster.name, self.balancing.services
+        of_services = Export(kv, schema.services(own), services.exports)
+        services.changed.append(of_services.trigger)
+        self.of_manifests = Export(
+            kv, schema.shared_manifests(own), lambda: shared(own, self.view.tables.manifests)
+        )
+        exports = (of_services, self.of_manifests)
+        self.leader = MeshLeader(kv, local.cluster, self._open_remote, exports=exports)
         self.authorities = Authorities(
             local,
             kv,
@@ -261,6 +268,7 @@ class _Agent:
             changed=self._mesh_changed,
             remotes_changed=self.trust.remotes_changed,
             manifests_changed=self._manifests_changed,
+            settings_changed=self.settings.refresh,
         )
         yield watchers.run()
         for loop in self.loops:
@@ -275,7 +283,6 @@ class _Agent:
         yield self.etcd_health.run()
         yield self.trust.run()
         yield self.keeper.run()
-        yield self.settings.run()
         yield self.authorities.run()
         yield self.remote_authorities.run()
         yield self.leadership.run(self.leader.lead)
@@ -342,6 +349,7 @@ class _Agent:
     def _manifests_changed(self) -> None:
         if self.namespaces.refresh():
             self.on_endpoints.trigger()
+        self.of_manifests.trigger()
         self._mesh_changed()
 
     def _spawn(self, work: Work) -> asyncio.Task[None]:

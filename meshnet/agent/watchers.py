@@ -17,7 +17,8 @@ from meshnet.registry.session import Session
 
 class Watchers:
     """Args: `changed` is called after every update of any table but the manifests', for which
-    there is `manifests_changed`; `remotes_changed` with the remotes of now."""
+    there is `manifests_changed`; `remotes_changed` with the remotes of now, `settings_changed`
+    when the cluster's may be others."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Watchers:
         changed: Callable[[], None],
         remotes_changed: Callable[[list[Remote]], None],
         manifests_changed: Callable[[], None],
+        settings_changed: Callable[[], None],
     ) -> None:
         self._kv = kv
         self._session = session
@@ -37,6 +39,7 @@ class Watchers:
         self._changed = changed
         self._remotes_changed = remotes_changed
         self._manifests_changed = manifests_changed
+        self._settings_changed = settings_changed
         self._own_key_gone = asyncio.Event()
 
     async def run(self) -> None:
@@ -46,6 +49,7 @@ class Watchers:
             id(tables.nodes): self._nodes_changed,
             id(tables.remotes): self._announce_remotes,
             id(tables.manifests): self._manifests_changed,
+            id(tables.config): self._announce_settings,
         }
         async with asyncio.TaskGroup() as group:
             group.create_task(self._defend())
@@ -60,6 +64,10 @@ class Watchers:
 
     def _announce_remotes(self) -> None:
         self._remotes_changed(list(self._tables.remotes.items.values()))
+        self._changed()
+
+    def _announce_settings(self) -> None:
+        self._settings_changed()
         self._changed()
 
     async def _defend(self) -> None:

@@ -16,7 +16,7 @@ from meshnet.cli.client import AgentClient
 from meshnet.cli.console import Column, Output, Row
 from meshnet.config import Paths
 from meshnet.errors import UsageError
-from meshnet.model.manifest import Document
+from meshnet.model.manifest import ORIGIN_ANNOTATION, SCOPE_ANNOTATION, Document
 
 FilesOption = Annotated[
     list[str],
@@ -28,6 +28,10 @@ NamespaceOption = Annotated[
     str | None,
     typer.Option("--namespace", "-n", envvar="MESHNET_NAMESPACE", metavar="NS", help="Namespace."),
 ]
+MeshOption = Annotated[
+    bool,
+    typer.Option("--mesh", help="For the whole mesh: the other clusters are told of them."),
+]
 MOST_BYTES = 512 << 10
 """Of one request; the agent takes twice this."""
 
@@ -35,8 +39,14 @@ COLUMNS = (
     Column("KIND", lambda row: row["kind"]),
     Column("NAMESPACE", lambda row: row["metadata"].get("namespace")),
     Column("NAME", lambda row: row["metadata"]["name"]),
+    Column("SCOPE", lambda row: _annotation(row, SCOPE_ANNOTATION) or "cluster"),
+    Column("ORIGIN", lambda row: _annotation(row, ORIGIN_ANNOTATION)),
     Column("LABELS", lambda row: row["metadata"].get("labels") or {}, wide=True),
 )
+
+
+def _annotation(row: Row, name: str) -> str:
+    return str((row["metadata"].get("annotations") or {}).get(name, ""))
 
 
 def register(root: typer.Typer) -> None:
@@ -49,21 +59,29 @@ def register(root: typer.Typer) -> None:
 def apply(
     filename: FilesOption,
     namespace: NamespaceOption = None,
+    mesh: MeshOption = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Return when every node has it in effect.")
+        bool,
+        typer.Option("--wait", help="Return when every node of this cluster has it in effect."),
     ] = False,
 ) -> None:
     """Store manifests. All are checked first: one fault, and nothing is stored. Kinds that are
     Kubernetes' and not meshnet's are left out by name, and the exit code is 1."""
-    loaded = manifest_files.load(filename, namespace)
+    loaded = manifest_files.load(filename, namespace, of_mesh=mesh)
     for change in _post("apply", manifest_files.as_documents(loaded.manifests), wait=wait):
         print(f"{_title(change)} {change['action']}")
+    if mesh:
+        console.progress(
+            "other clusters hold to it where `config get policies_from` names this one"
+        )
     _tell_left_out(loaded)
 
 
-def diff(filename: FilesOption, namespace: NamespaceOption = None) -> None:
+def diff(
+    filename: FilesOption, namespace: NamespaceOption = None, mesh: MeshOption = False
+) -> None:
     """Show what `apply` would change. Exit code 1 when it would change something."""
-    loaded = manifest_files.load(filename, namespace)
+    loaded = manifest_files.load(filename, namespace, of_mesh=mesh)
     changed = False
     for change in _post("diff", manifest_files.as_documents(loaded.manifests)):
         if change["action"] != "unchanged":
@@ -82,7 +100,8 @@ def get(
     ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List manifests of a kind, or show one. `-o yaml` gives back what was applied."""
+    """List manifests of a kind, or show one. `-o yaml` gives back what was applied. What another
+    cluster applied for the whole mesh is there too, with its ORIGIN."""
     from meshnet.manifests.kinds import find_kind
 
     found = find_kind(kind)

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from meshnet.errors import ConfigError, ForeignKind, ManifestRefused, UsageError
-from meshnet.model.manifest import Document, Manifest
+from meshnet.model.manifest import SCOPE_ANNOTATION, Document, Manifest, annotated
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -33,11 +33,12 @@ class Loaded:
     """What was left out and why: an application's files name more than is meshnet's."""
 
 
-def load(paths: Iterable[str], namespace: str | None = None) -> Loaded:
+def load(paths: Iterable[str], namespace: str | None = None, *, of_mesh: bool = False) -> Loaded:
     """Every manifest, in order, checked in every field.
 
     Args:
         namespace: of documents that name none.
+        of_mesh: they are for the whole mesh, whatever their annotations say.
 
     Raises:
         ExceptionGroup: of ConfigError, one for each fault in any document.
@@ -51,7 +52,8 @@ def load(paths: Iterable[str], namespace: str | None = None) -> Loaded:
     for path in paths:
         for source, document in _documents(path, faults):
             try:
-                manifest = read_manifest(_in_namespace(document, namespace))
+                given = _in_namespace(document, namespace)
+                manifest = read_manifest(_for_the_mesh(given) if of_mesh else given)
             except ForeignKind as error:
                 foreign += [f"{source}: {fault}" for fault in error.faults]
                 continue
@@ -80,6 +82,13 @@ def _in_namespace(document: Any, namespace: str | None) -> Any:
     if not (namespaced and isinstance(metadata, dict)):
         return document
     return {**document, "metadata": {**metadata, "namespace": metadata.get("namespace", namespace)}}
+
+
+def _for_the_mesh(document: Any) -> Any:
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("annotations") or {}, dict):
+        return document
+    return annotated(document, SCOPE_ANNOTATION, "mesh")
 
 
 def _documents(path: str, faults: list[ConfigError]) -> Iterator[tuple[Source, Any]]:

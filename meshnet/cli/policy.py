@@ -20,6 +20,7 @@ LIST_COLUMNS = (
     Column("KIND", lambda row: row["kind"]),
     Column("NAMESPACE", lambda row: row["namespace"]),
     Column("NAME", lambda row: row["name"]),
+    Column("ORIGIN", lambda row: row["origin"]),
     Column("DEFAULT DENY", lambda row: row["default_deny"]),
     Column("RULES", lambda row: row["rules"]),
     Column("AUDIT", lambda row: row["audit"]),
@@ -40,6 +41,7 @@ WHY_COLUMNS = (
     Column("DESTINATION", lambda row: row["destination"]),
     Column("PORT", lambda row: row["port"]),
     Column("DIRECTION", lambda row: row["direction"]),
+    Column("BACKENDS", lambda row: [_backend(each) for each in row.get("backends", ())]),
     Column("RULES", lambda row: [_rule(rule) for rule in row["rules"]]),
     Column("MISSING", lambda row: row["missing"]),
     Column("PATH", lambda row: [f"{p['hook']} on {p['node']}: {p['decision']}"
@@ -49,6 +51,11 @@ WHY_COLUMNS = (
 
 def _rule(rule: dict[str, Any]) -> str:
     return f"{'deny' if rule['deny'] else 'allow'} by {rule['policy']} {rule['place']}"
+
+
+def _backend(answer: dict[str, Any]) -> str:
+    to = f"{answer['destination']} port {answer['port']}" if answer["port"] else answer["source"]
+    return f"{to}, {answer['state']}: {answer['verdict']}"
 
 
 def register(root: typer.Typer) -> None:
@@ -80,19 +87,28 @@ def plan(
 
 def why(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="[cluster/][namespace/]endpoint, address, entity.")
+        str,
+        typer.Argument(
+            metavar="SRC", help="[cluster/][namespace/]endpoint, address, entity, service."
+        ),
     ],
     destination: Annotated[str, typer.Argument(metavar="DST", help="The same.")],
     port: Annotated[
-        str, typer.Option("--port", metavar="N/PROTOCOL", help="Such as 80/tcp, 8/icmp.")
-    ] = "80/tcp",
+        str | None,
+        typer.Option(
+            "--port",
+            metavar="N/PROTOCOL",
+            help="Such as 80/tcp, 8/icmp. By default a service's only port, else 80/tcp.",
+        ),
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say whether SRC may reach DST, and by which rules. Exit code 0 allowed, 1 denied, 4
-    unknown."""
-    answer = AgentClient(Paths.from_environment()).get(
-        "why", source=source, destination=destination, port=port
-    )
+    unknown. A service is answered for by every backend that takes clients."""
+    query: dict[str, Any] = {"source": source, "destination": destination}
+    if port is not None:
+        query["port"] = port
+    answer = AgentClient(Paths.from_environment()).get("why", **query)
     console.show_one(answer, WHY_COLUMNS, output)
     if answer["verdict"] != "allowed":
         raise typer.Exit(1)

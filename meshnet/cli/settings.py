@@ -43,7 +43,12 @@ def get(
 @app.command("set")
 def set_(
     key: Annotated[str, typer.Argument(metavar="KEY", help="As `config get` lists it.")],
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="A duration is 7d, 12h, 90m, 60s.")],
+    value: Annotated[
+        str,
+        typer.Argument(
+            metavar="VALUE", help="A duration is 7d, 12h, 90m, 60s; a switch yes or no."
+        ),
+    ],
 ) -> None:
     """Change a setting for every node of the cluster; all follow at once."""
     answer = AgentClient(Paths.from_environment()).post("config", key, body={"value": value})

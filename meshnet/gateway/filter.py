@@ -35,6 +35,7 @@ class Exports:
             schema.services(cluster),
             schema.IPS,
             schema.IDENTITIES,
+            schema.shared_manifests(cluster),
             # Cilium reads the heartbeat as a prefix; no other key starts with it
             schema.HEARTBEAT,
         )

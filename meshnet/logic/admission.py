@@ -17,6 +17,7 @@ import attrs
 from meshnet.model.addressing import Address, Prefix, contains, overlaps
 from meshnet.model.endpoint import IpEntry
 from meshnet.model.identity import CLUSTER_LABEL, Identity, ReservedIdentity, belongs_to
+from meshnet.model.manifest import SharedManifest
 from meshnet.model.node import Node
 
 MAX_VALUE_BYTES = 1 << 20
@@ -27,6 +28,10 @@ MAX_KEYS = 100_000
 """Of one kind of one remote: 1 000 nodes with 100 addresses each."""
 MAX_BYTES = 128 << 20
 """Of one remote in all: three times what 100 000 addresses take."""
+MAX_MANIFESTS = 256
+"""Of one remote: each may concern every endpoint here."""
+MAX_MANIFEST_BYTES = 16 << 10
+"""Of one of them. A long policy has 4 KiB."""
 MAX_NODE_ADDRESSES = 16
 MAX_REASON = 300
 """Characters of a reason. Reasons quote the remote, which may say megabytes."""
@@ -59,13 +64,13 @@ class Unreadable:
     reason: str
 
 
-Claim = Node | IpEntry | Identity | ServiceClaim | Unreadable
+Claim = Node | IpEntry | Identity | ServiceClaim | SharedManifest | Unreadable
 
 
-def oversized(key: str, value: bytes) -> Unreadable | None:
+def oversized(key: str, value: bytes, most: int = MAX_VALUE_BYTES) -> Unreadable | None:
     """The refusal of what nobody should even decode."""
-    if len(value) > MAX_VALUE_BYTES:
-        return Unreadable(f"value of {len(value)} bytes is over the limit of {MAX_VALUE_BYTES}")
+    if len(value) > most:
+        return Unreadable(f"value of {len(value)} bytes is over the limit of {most}")
     if len(key) > MAX_KEY_BYTES:
         return Unreadable(f"key of {len(key)} characters is over the limit of {MAX_KEY_BYTES}")
     if not key.isprintable():
@@ -127,6 +132,8 @@ class Boundary:
                 return _unprintable(str(claim.labels)) or self._identity(claim)
             case ServiceClaim():
                 return self._service(claim)
+            case SharedManifest(origin=origin):
+                return None if origin == self.name else f"is of cluster {origin}, not {self.name}"
             case Unreadable(reason):
                 return reason
 

@@ -14,7 +14,7 @@ from meshnet.logic.policy_set import (
     defaults_of,
     entry_of,
 )
-from meshnet.logic.port_rows import covers, decide
+from meshnet.logic.port_rows import by_origin, covers, decide
 from meshnet.model.policy import Direction
 from meshnet.model.ruling import Verdict
 
@@ -66,24 +66,34 @@ def explain(
         if rule.direction is direction
         and (rule.peers is None or any(scope.selects(peer, remote) for peer in rule.peers))
     ]
-    entries, seen = [], []
-    for each, place, rule in about:
-        entry = entry_of(rule, ports, specific=rule.peers is not None)
-        if covers(entry, protocol, port):
-            entries.append(entry)
-            seen.append(
-                RuleSeen(
-                    policy=each.policy.title,
-                    place=each.policy.rules[place].place,
-                    deny=rule.deny,
-                    audit=rule.audit,
-                )
+    covering = [
+        (entry, each, place)
+        for each, place, rule in about
+        if covers(entry := entry_of(rule, ports, specific=rule.peers is not None), protocol, port)
+    ]
+    entries = [entry for entry, _, _ in covering]
+    defaults = defaults_of(mine)[direction]
+    verdict = decide(entries, defaults).verdict
+    speaking = {o for o, said in by_origin(entries, defaults).items() if said.verdict is verdict}
+    return Explanation(
+        verdict=verdict,
+        selecting=tuple(
+            each.policy.title
+            for each in mine
+            if each.policy.origin in speaking
+            and (
+                direction in each.policy.default_deny
+                or any(rule.direction is direction for rule in each.rules)
             )
-    selecting = tuple(
-        each.policy.title
-        for each in mine
-        if direction in each.policy.default_deny
-        or any(rule.direction is direction for rule in each.rules)
+        ),
+        rules=tuple(
+            RuleSeen(
+                policy=each.policy.title,
+                place=each.policy.rules[place].place,
+                deny=entry.deny,
+                audit=entry.audit,
+            )
+            for entry, each, place in covering
+            if entry.origin in speaking
+        ),
     )
-    ruling = decide(entries, defaults_of(mine)[direction])
-    return Explanation(verdict=ruling.verdict, selecting=selecting, rules=tuple(seen))

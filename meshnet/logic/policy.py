@@ -109,6 +109,15 @@ class PolicyTable:
         self._track_prefixes()
         self._assign()
 
+    def set_local_only(self, local_only: bool) -> bool:
+        """What a selector that names no cluster means, from the next `set_policies` on.
+        Answers whether that is something else than before."""
+        if local_only == self.scope.local_only:
+            return False
+        self.scope = attrs.evolve(self.scope, local_only=local_only)
+        self._lowered = {}
+        return True
+
     def set_subjects(self, subjects: Mapping[int, Subject]) -> None:
         """The endpoints here, by id."""
         if dict(subjects) != self._subjects:
@@ -148,12 +157,21 @@ class PolicyTable:
 
     def _lower(self, policy: Policy) -> LoweredPolicy:
         rules = []
+        named = self._named.of(policy.origin)
         for rule in policy.rules:
             peers = rule.peers
-            lowered = None if peers is None else self.scope.lowered(peers, self._named)
+            lowered = None if peers is None else self.scope.lowered(peers, named)
             number = self._number_of((policy.title, rule.place))
             rules.append(
-                LoweredRule(number, rule.direction, rule.deny, policy.audit, lowered, rule.ports)
+                LoweredRule(
+                    number,
+                    rule.direction,
+                    rule.deny,
+                    policy.audit,
+                    lowered,
+                    rule.ports,
+                    policy.origin,
+                )
             )
         return LoweredPolicy(policy, tuple(rules))
 
@@ -298,7 +316,7 @@ class PolicyTable:
         return self._class_of[key]
 
     def _make_class(self, entries: frozenset[Entry], defaults: Defaults) -> int:
-        if not entries and not defaults.deny and not defaults.audit_deny:
+        if not entries and defaults.open:
             return ALLOW_CLASS
         number = self._draw()
         self._class_key[number] = (entries, defaults)

@@ -45,6 +45,7 @@ class LoweredRule:
     audit: bool
     peers: tuple[LoweredPeer, ...] | None
     ports: tuple[PortRange | NamedPort, ...] | None
+    origin: str = ""
 
 
 @attrs.frozen
@@ -95,7 +96,7 @@ class SubjectIndex:
 
 def entry_of(rule: LoweredRule, ports: NamedPorts, *, specific: bool) -> Entry:
     resolved = None if rule.ports is None else _resolved(rule.ports, ports)
-    return Entry(rule.number, resolved, rule.deny, rule.audit, specific)
+    return Entry(rule.number, resolved, rule.deny, rule.audit, specific, rule.origin)
 
 
 def _resolved(ports: Iterable[PortRange | NamedPort], named: NamedPorts) -> tuple[PortRange, ...]:
@@ -123,14 +124,26 @@ def port_names(members: Iterable[LoweredPolicy], direction: Direction) -> set[st
 
 
 def defaults_of(members: Iterable[LoweredPolicy]) -> dict[Direction, Defaults]:
-    def wants(direction: Direction, *, audit: bool) -> bool:
+    policies = [each.policy for each in members]
+    origins = sorted({policy.origin for policy in policies} - {""})
+
+    def wants(origin: str, direction: Direction, *, audit: bool) -> bool:
         return any(
-            direction in each.policy.default_deny and each.policy.audit is audit for each in members
+            direction in policy.default_deny and policy.audit is audit
+            for policy in policies
+            if policy.origin == origin
+        )
+
+    def of(origin: str, direction: Direction) -> Defaults:
+        return Defaults(
+            deny=wants(origin, direction, audit=False),
+            audit_deny=wants(origin, direction, audit=True),
         )
 
     return {
-        direction: Defaults(
-            deny=wants(direction, audit=False), audit_deny=wants(direction, audit=True)
+        direction: attrs.evolve(
+            of("", direction),
+            others=tuple((origin, of(origin, direction)) for origin in origins),
         )
         for direction in Direction
     }

@@ -32,6 +32,8 @@ class Entry:
     audit: bool = False
     specific: bool = False
     """It names peers."""
+    origin: str = ""
+    """Of its policy."""
 
 
 @attrs.frozen
@@ -42,6 +44,13 @@ class Defaults:
     """A policy in force wants default deny."""
     audit_deny: bool = False
     """A policy in audit mode does."""
+    others: tuple[tuple[str, Defaults], ...] = ()
+    """The same of each other cluster that asks for policies, by its name."""
+
+    @property
+    def open(self) -> bool:
+        """Nobody denies anything by default."""
+        return not (self.deny or self.audit_deny) and all(d.open for _, d in self.others)
 
 
 @attrs.frozen
@@ -50,12 +59,32 @@ class Ruling:
     rule: int = 0
 
 
+_SEVERITY = {Verdict.ALLOW: 0, Verdict.AUDIT: 1, Verdict.DENY: 2}
+
+
 def decide(applicable: Collection[Entry], defaults: Defaults) -> Ruling:
     """The verdict for one protocol and port, of the entries that cover it.
 
-    A policy in audit mode changes nothing of what passes: what the others let through and
-    all together would not is AUDIT.
+    Every cluster's policies are judged by themselves, and all must let it pass: so what
+    another cluster asks for can close, and never open.
     """
+    if not defaults.others:
+        return _decide_alone(applicable, defaults)
+    rulings = by_origin(applicable, defaults).values()
+    return max(rulings, key=lambda ruling: (_SEVERITY[ruling.verdict], ruling.rule > 0))
+
+
+def by_origin(applicable: Collection[Entry], defaults: Defaults) -> dict[str, Ruling]:
+    """What each cluster's policies say, this one's first."""
+    return {
+        origin: _decide_alone([e for e in applicable if e.origin == origin], each)
+        for origin, each in (("", defaults), *defaults.others)
+    }
+
+
+def _decide_alone(applicable: Collection[Entry], defaults: Defaults) -> Ruling:
+    """A policy in audit mode changes nothing of what passes: what the others let through and
+    all together would not is AUDIT."""
     enforced = _decide([e for e in applicable if not e.audit], deny=defaults.deny)
     if enforced.verdict is Verdict.DENY:
         return enforced

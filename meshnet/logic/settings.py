@@ -8,6 +8,7 @@ from collections.abc import Callable
 import attrs
 
 from meshnet.errors import NotFound, UsageError
+from meshnet.model import names
 from meshnet.model.cluster import Cluster
 
 SHORTEST_LIFETIME_S, LONGEST_LIFETIME_S = 60, 90 * 86400
@@ -54,6 +55,26 @@ def _lifetime(cluster: Cluster, text: str) -> Cluster:
     return attrs.evolve(cluster, certificate_lifetime_s=seconds)
 
 
+def _policy_default_local(cluster: Cluster, text: str) -> Cluster:
+    return attrs.evolve(cluster, policy_default_local=_truth("policy_default_local", text))
+
+
+def _policies_from(cluster: Cluster, text: str) -> Cluster:
+    given = () if text == "none" else tuple(text.split(","))
+    for name in given:
+        if name == cluster.name:
+            raise UsageError("policies_from names other clusters: this one's hold anyway")
+        names.cluster_name(name)
+    return attrs.evolve(cluster, policies_from=tuple(sorted(set(given))))
+
+
+def _truth(key: str, text: str) -> bool:
+    """As `config get` prints it, or as JSON has it."""
+    if text not in ("yes", "no", "true", "false"):
+        raise UsageError(f"{key} {text!r} is neither yes nor no")
+    return text in ("yes", "true")
+
+
 def _spoken_duration(seconds: int) -> str:
     unit = next(unit for unit in "dhms" if seconds % _SECONDS[unit] == 0)
     return f"{seconds // _SECONDS[unit]}{unit}"
@@ -78,4 +99,6 @@ SETTINGS = (
     Setting("routing", lambda c: c.routing.value, None),
     Setting("tunnel", lambda c: c.tunnel.value, None),
     Setting("masquerade", lambda c: c.masquerade, None),
+    Setting("policies_from", lambda c: list(c.policies_from), _policies_from),
+    Setting("policy_default_local", lambda c: c.policy_default_local, _policy_default_local),
 )

@@ -15,7 +15,13 @@ from meshnet.manifests.network_policy import read_network_policy
 from meshnet.manifests.reader import Fault, Fields, Reader
 from meshnet.manifests.service import read_service
 from meshnet.manifests.simple import read_cidr_group, read_namespace
-from meshnet.model.manifest import Manifest, ManifestKey
+from meshnet.model.manifest import (
+    ORIGIN_ANNOTATION,
+    SCOPE_ANNOTATION,
+    SCOPES,
+    Manifest,
+    ManifestKey,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -29,6 +35,8 @@ class Kind:
     namespaced: bool
     read: Callable[[Fields, Metadata], Any]
     """Reads what is beside `metadata` into the model; faults go to the Fields' list."""
+    of_mesh: bool = False
+    """May be applied for the whole mesh."""
 
     @property
     def slug(self) -> str:
@@ -43,6 +51,7 @@ KINDS = (
         aliases=("networkpolicies", "netpol"),
         namespaced=True,
         read=read_network_policy,
+        of_mesh=True,
     ),
     Kind(
         name="CiliumNetworkPolicy",
@@ -50,6 +59,7 @@ KINDS = (
         aliases=("ciliumnetworkpolicies", "cnp", "ciliumnp"),
         namespaced=True,
         read=read_cilium_policy,
+        of_mesh=True,
     ),
     Kind(
         name="CiliumClusterwideNetworkPolicy",
@@ -57,6 +67,7 @@ KINDS = (
         aliases=("ciliumclusterwidenetworkpolicies", "ccnp"),
         namespaced=False,
         read=read_cilium_policy,
+        of_mesh=True,
     ),
     Kind(
         name="CiliumCIDRGroup",
@@ -64,6 +75,7 @@ KINDS = (
         aliases=("ciliumcidrgroups", "ccg"),
         namespaced=False,
         read=read_cidr_group,
+        of_mesh=True,
     ),
     Kind(
         name="Namespace",
@@ -144,12 +156,29 @@ def _read(document: Any) -> tuple[Manifest, Any]:
     if version is not None and version.value not in kind.versions:
         version.fault(f"must be {' or '.join(kind.versions)} for kind {kind.name}")
     metadata = read_metadata(fields, namespaced=kind.namespaced)
+    _check_scope(kind, metadata, reader)
     found = kind.read(fields, metadata)
     fields.close()
     if faults:
         raise ManifestRefused(faults)
     key = ManifestKey(kind.name, metadata.namespace, metadata.name)
     return Manifest(key, _plain(document, metadata)), found
+
+
+def _check_scope(kind: Kind, metadata: Metadata, reader: Reader) -> None:
+    scope = metadata.annotations.get(SCOPE_ANNOTATION, SCOPES[0])
+    if scope not in SCOPES:
+        reader.fault(f"annotation {SCOPE_ANNOTATION} must be {' or '.join(SCOPES)}", show=False)
+    elif scope == "mesh" and not kind.of_mesh:
+        reader.fault(
+            f"a {kind.name} is of its own cluster and cannot be applied for the whole mesh: that "
+            f"is for {', '.join(each.name for each in KINDS if each.of_mesh)}",
+            show=False,
+        )
+    if origin := metadata.annotations.get(ORIGIN_ANNOTATION):
+        reader.fault(
+            f"is of cluster {origin} (annotation {ORIGIN_ANNOTATION}): apply it there", show=False
+        )
 
 
 def _foreign(kind: str) -> str:

@@ -1,7 +1,8 @@
-"""The four kinds of keys that a cluster exports, where they lie, and how they are read.
+"""The kinds of keys that a cluster exports, where they lie, and how they are read.
 
 A cluster keeps its own under `cilium/state/`, and a mirror of another cluster's under
-`cilium/cache/`: the same values under other keys.
+`cilium/cache/`: the same values under other keys. Manifests for the whole mesh, which Cilium
+does not have, are the same under `meshnet/v1/`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,19 @@ from typing import Any
 import attrs
 
 from meshnet.errors import ConfigError, PoisonedKey
-from meshnet.logic.admission import Claim, ServiceClaim, Unreadable, oversized, spoken
+from meshnet.logic.admission import (
+    MAX_KEYS,
+    MAX_MANIFEST_BYTES,
+    MAX_MANIFESTS,
+    MAX_VALUE_BYTES,
+    Claim,
+    ServiceClaim,
+    Unreadable,
+    oversized,
+    spoken,
+)
 from meshnet.model.addressing import parse_address
+from meshnet.model.remote import Remote, RemoteKind
 from meshnet.registry import codec, schema, wire
 
 
@@ -25,15 +37,18 @@ class Kind:
     """Prefix in the etcd of the cluster itself."""
     cached: str
     """Prefix of the mirror in another cluster's etcd."""
-    canary: str
-    """Key in the cluster's etcd that says: written in full."""
-    cache_canary: str
+    canary: str | None
+    """Key in the cluster's etcd that says: written in full. None: nobody waits for that."""
+    cache_canary: str | None
     """The same, of the mirror."""
     decode: Callable[[str, bytes], Claim]
+    max_keys: int = MAX_KEYS
+    max_bytes: int = MAX_VALUE_BYTES
+    """Of one value."""
 
     def read(self, key: str, value: bytes) -> Claim:
         """What a key of `exported` claims; never raises."""
-        if refused := oversized(key, value):
+        if refused := oversized(key, value, self.max_bytes):
             return refused
         try:
             return self.decode(key, value)
@@ -49,8 +64,26 @@ class Kind:
         return self.exported + cache_key.removeprefix(self.cached)
 
 
+def kinds_of(remote: Remote) -> tuple[Kind, ...]:
+    """What is read of a remote."""
+    ours = (manifests_of(remote.name),) if remote.kind is RemoteKind.MESHNET else ()
+    return (*kinds(remote.name), *ours)
+
+
+def manifests_of(cluster: str) -> Kind:
+    return Kind(
+        exported=schema.shared_manifests(cluster),
+        cached=schema.cache_manifests(cluster),
+        canary=None,
+        cache_canary=None,
+        decode=codec.decode_shared_manifest,
+        max_keys=MAX_MANIFESTS,
+        max_bytes=MAX_MANIFEST_BYTES,
+    )
+
+
 def kinds(cluster: str) -> tuple[Kind, ...]:
-    """Nodes first: an address is believed only when its node is."""
+    """Cilium's four. Nodes first: an address is believed only when its node is."""
     prefixes: tuple[tuple[str, str, Callable[[str, bytes], Claim]], ...] = (
         (schema.nodes(cluster), schema.cache_nodes(cluster), codec.decode_node),
         (schema.IPS, schema.cache_ips(cluster), codec.decode_ip_entry),

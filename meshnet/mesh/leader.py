@@ -7,7 +7,7 @@ the parts cannot wait out ends the term; the next one, here or elsewhere, repair
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import attrs
 import structlog
@@ -15,11 +15,11 @@ import structlog
 from meshnet.errors import PoisonedKey
 from meshnet.kvstore.api import KV
 from meshnet.mesh.boundaries import Boundaries
+from meshnet.mesh.export import Export
 from meshnet.mesh.heartbeat import HEARTBEAT_S, Heartbeat
 from meshnet.mesh.identity_gc import ROUND_S, IdentityCollector
 from meshnet.mesh.leadership import FencedWriter
 from meshnet.mesh.mirror import PUBLISH_S, Mirror, remove_mirror
-from meshnet.mesh.service_export import ServiceExport
 from meshnet.model.cluster import Cluster
 from meshnet.model.node import Node
 from meshnet.model.remote import Remote, RemoteState
@@ -42,7 +42,7 @@ class MeshLeader:
     Args:
         open_remote: a store that reads a remote through its gateways, with our mirror
             certificate and trust in the remote's mesh CA alone. The mirror closes it.
-        exports: what stands under our `state/services`; None while that is not known.
+        exports: what others are told beside what nodes put themselves.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class MeshLeader:
         cluster: Cluster,
         open_remote: Callable[[Remote], KV],
         *,
-        exports: Callable[[], Mapping[str, bytes] | None] = lambda: None,
+        exports: Sequence[Export] = (),
         intervals: Intervals | None = None,
     ) -> None:
         self._kv = kv
         self._cluster = cluster
         self._open_remote = open_remote
         self._intervals = intervals or Intervals()
-        self.services = ServiceExport(kv, cluster.name, exports)
+        self._exports = exports
         self._log = structlog.get_logger()
 
     async def lead(self, writer: FencedWriter) -> None:
@@ -70,7 +70,8 @@ class MeshLeader:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(beat.run(writer))
             tasks.create_task(broom.run(writer))
-            tasks.create_task(self.services.run(writer))
+            for export in self._exports:
+                tasks.create_task(export.run(writer))
             tasks.create_task(self._follow_own_nodes(boundaries, own_nodes_known))
             # Until our own nodes are known a remote could pass its own off as one of them.
             await own_nodes_known.wait()
@@ -118,7 +119,12 @@ class MeshLeader:
     async def _mirrored(self) -> set[str]:
         """Remotes of which our etcd has a copy, or the rest of one."""
         found: set[str] = set()
-        for prefix in (schema.CLUSTER_CONFIGS, schema.SYNCED, schema.CACHE_NODES):
+        for prefix in (
+            schema.CLUSTER_CONFIGS,
+            schema.SYNCED,
+            schema.CACHE_NODES,
+            schema.CACHE_MANIFESTS,
+        ):
             pairs = (await self._kv.list(prefix)).pairs
             found |= {pair.key.removeprefix(prefix).partition("/")[0] for pair in pairs}
         return found - {self._cluster.name}

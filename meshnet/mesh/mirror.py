@@ -22,7 +22,7 @@ from meshnet.kvstore.api import KV, Delete, Operation, Put
 from meshnet.logic.admission import MAX_BYTES, MAX_KEYS, spoken
 from meshnet.mesh.boundaries import Boundaries
 from meshnet.mesh.budget import Budget, weight
-from meshnet.mesh.claims import kinds
+from meshnet.mesh.claims import kinds, kinds_of, manifests_of
 from meshnet.mesh.leadership import FencedWriter, first_error
 from meshnet.mesh.reader import Changed, Introduced, Listed, News, RemoteReader
 from meshnet.mesh.refusals import LastingRefusals
@@ -65,7 +65,7 @@ class Mirror:
         self._boundaries = boundaries
         self._open_remote = open_remote
         self._publish_s = publish_s
-        self._kinds = kinds(remote.name)
+        self._kinds = kinds_of(remote)
         self._boundary = boundaries.of(remote)
         self._replica = Replica(self._boundary, self._kinds, max_keys=max_keys, max_bytes=max_bytes)
         self._budget = budget or Budget()
@@ -203,7 +203,7 @@ class Mirror:
         config = self._config
         news = config is not None and self._announced.get(key) != config
         now = datetime.datetime.now(datetime.UTC).isoformat().encode()
-        canaries = [kind.cache_canary for kind in self._kinds if complete]
+        canaries = [kind.cache_canary for kind in self._kinds if complete and kind.cache_canary]
         return (
             [Put(key, config)] if config is not None and news else [],
             [Put(canary, now) for canary in canaries if canary not in self._announced],
@@ -212,7 +212,7 @@ class Mirror:
     # --- for operators ----------------------------------------------------------------------
 
     def status(self) -> MirrorStatus:
-        nodes, ips, identities, services = self._replica.believed().values()
+        nodes, ips, identities, services, *_ = self._replica.believed().values()
         endpoints = {
             (entry.host, entry.namespace, entry.endpoint_id or entry.name or entry.prefix)
             for entry in ips
@@ -261,7 +261,8 @@ class Mirror:
 
 async def remove_mirror(writer: FencedWriter, cluster: str) -> None:
     """Take a remote's copy away: who reads it must first learn that it is going."""
-    caches = [Delete(kind.cached, prefix=True) for kind in kinds(cluster)]
+    everything = (*kinds(cluster), manifests_of(cluster))
+    caches = [Delete(kind.cached, prefix=True) for kind in everything]
     steps: list[list[Operation]] = [
         [Delete(schema.cluster_config(cluster)), Delete(schema.mesh_status(cluster))],
         [Delete(schema.canaries(cluster), prefix=True)],

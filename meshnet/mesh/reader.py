@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from meshnet.errors import Compacted, PoisonedKey, Refused, Unreachable
+from meshnet.errors import Compacted, Denied, PoisonedKey, Refused, Unreachable
 from meshnet.kvstore.api import KV, Deleted, KeyValue
 from meshnet.mesh.claims import Kind
 from meshnet.model.remote import Remote
@@ -115,7 +115,8 @@ class RemoteReader:
         while True:
             there = await kv.list(schema.canaries(self._remote.name))
             keys = {pair.key for pair in there.pairs}
-            missing = [kind.canary for kind in self._kinds if kind.canary not in keys]
+            canaries = [kind.canary for kind in self._kinds if kind.canary is not None]
+            missing = [canary for canary in canaries if canary not in keys]
             if not missing:
                 return
             waiting(f"{self._remote.name} has not announced {missing[0]} yet")
@@ -123,7 +124,14 @@ class RemoteReader:
 
     async def _follow(self, kv: KV, kind: Kind) -> None:
         while True:
-            listing = await kv.list(kind.exported)
+            try:
+                listing = await kv.list(kind.exported)
+            except Denied:
+                if kind.canary is not None:
+                    raise
+                self._tell(Listed(kind, ()))  # its version has no such kind yet
+                await asyncio.sleep(self._silence_s)
+                continue
             self._tell(Listed(kind, listing.pairs))
             watch = kv.watch(kind.exported, after=listing.revision, store=listing.store)
             async with contextlib.aclosing(watch) as batches:

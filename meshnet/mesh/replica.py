@@ -55,7 +55,7 @@ class Replica:
     def starved(self) -> bool:
         """Keys were left out for want of room, and now there is room: list again."""
         half_empty = self._bytes <= self._max_bytes // 2
-        if half_empty and any(len(self._values[kind]) < self._max_keys for kind in self._flooded):
+        if half_empty and any(self._few(kind) for kind in self._flooded):
             return True
         return any(self._has_room(self._kind(key), size) for key, size in self._over.items())
 
@@ -148,8 +148,13 @@ class Replica:
         self._over.pop(key, None)
 
     def _has_room(self, kind: Kind, size: int) -> bool:
-        few = len(self._values[kind]) < self._max_keys
-        return few and self._bytes + size <= self._max_bytes
+        return self._few(kind) and self._bytes + size <= self._max_bytes
+
+    def _few(self, kind: Kind) -> bool:
+        return len(self._values[kind]) < self._most(kind)
+
+    def _most(self, kind: Kind) -> int:
+        return min(self._max_keys, kind.max_keys)
 
     def _leave_out(self, kind: Kind, key: str, size: int) -> None:
         if len(self._over) >= MAX_LEFT_OUT:
@@ -157,10 +162,8 @@ class Replica:
             self._delete(kind, key)
             return
         self._over[key] = size
-        many = len(self._values[kind]) >= self._max_keys
-        limit = (
-            f"{self._max_keys} keys under {kind.exported}" if many else f"{self._max_bytes} bytes"
-        )
+        keys = f"{self._most(kind)} keys under {kind.exported}"
+        limit = f"{self._max_bytes} bytes" if self._few(kind) else keys
         self._mark(self.admission.put(key, Unreadable(f"more than {limit}")))
 
     def _mark(self, keys: Iterable[str]) -> None:

@@ -66,6 +66,9 @@ class Cluster:
     """Parts of the world that see endpoints' own addresses, since they have a way back."""
     policy_default_local: bool = True
     """Policy selectors that name no cluster mean this one alone, as Cilium's since 1.19."""
+    policies_from: tuple[str, ...] = ()
+    """Other clusters whose policies for the whole mesh hold here too: they may close, and
+    never open. Nobody's by default, since a remote is not trusted."""
     certificate_lifetime_s: int = 7 * 86400
     """Of certificates signed from now on; they are renewed at two thirds of it."""
 

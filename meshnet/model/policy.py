@@ -189,13 +189,15 @@ class Policy:
     """Where an endpoint that it selects gets only what rules allow."""
     audit: bool = False
     """What it would deny passes, and is reported."""
+    origin: str = ""
+    """The cluster that asks for it; empty: this one. It opens nothing that another closes."""
 
     @property
     def title(self) -> str:
-        """`CiliumNetworkPolicy default/web`."""
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else (
-            f"{self.kind} {self.name}"
-        )  # fmt: skip
+        """`CiliumNetworkPolicy default/web`, `... of cluster west`."""
+        where = f"{self.namespace}/" if self.namespace else ""
+        of = f" of cluster {self.origin}" if self.origin else ""
+        return f"{self.kind} {where}{self.name}{of}"
 
 
 @attrs.frozen(kw_only=True)
@@ -218,6 +220,8 @@ class CidrGroup:
     name: str
     labels: Mapping[str, str]
     prefixes: frozenset[Prefix]
+    origin: str = ""
+    """As a policy's: groups of one cluster mean nothing in policies of another."""
 
 
 @attrs.frozen
@@ -226,3 +230,7 @@ class Named:
 
     groups: tuple[CidrGroup, ...] = ()
     services: tuple[PolicyService, ...] = ()
+
+    def of(self, origin: str) -> Named:
+        """For the policies of one cluster: services are always this one's."""
+        return attrs.evolve(self, groups=tuple(g for g in self.groups if g.origin == origin))

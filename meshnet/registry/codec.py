@@ -24,7 +24,7 @@ from meshnet.model.addressing import (
 from meshnet.model.cluster import Cluster, ClusterConfig
 from meshnet.model.endpoint import Endpoint, IpEntry
 from meshnet.model.identity import CLUSTER_LABEL, Identity, LabelSet
-from meshnet.model.manifest import Manifest, ManifestKey
+from meshnet.model.manifest import Manifest, ManifestKey, SharedManifest
 from meshnet.model.node import Node
 from meshnet.model.remote import MirrorStatus, Remote
 from meshnet.model.token import TokenRecord
@@ -328,11 +328,29 @@ def decode_manifest(key: str, value: bytes) -> Manifest:
     """Checked in every field, as when it was applied: another version may have written it."""
     try:
         manifest = read_manifest(json.loads(value))
-    except (ValueError, ManifestRefused) as error:
+    except (ValueError, RecursionError, ManifestRefused) as error:
         raise PoisonedKey(key, str(error)) from error
     if manifest_key(manifest.key) != key:
         raise PoisonedKey(key, f"{manifest.key} does not match key")
     return manifest
+
+
+def decode_shared_manifest(key: str, value: bytes) -> SharedManifest:
+    """Of another cluster: its own key of it, or that of its mirror."""
+    parts = (
+        key.removeprefix(schema.SHARED_MANIFESTS).removeprefix(schema.CACHE_MANIFESTS).split("/")
+    )
+    if len(parts) != 4:  # more would hide whose it is
+        raise PoisonedKey(key, "is not <cluster>/<kind>/<namespace>/<name>")
+    cluster, kind, namespace, name = parts
+    manifest = decode_manifest(schema.manifest(kind, namespace, name), value)
+    if not manifest.of_mesh:
+        raise PoisonedKey(key, f"{manifest.key} is not for the whole mesh")
+    return SharedManifest(origin=cluster, manifest=manifest)
+
+
+def shared_manifest_key(cluster: str, key: ManifestKey) -> str:
+    return schema.shared_manifest(cluster, key.kind.lower(), key.namespace, key.name)
 
 
 def manifest_key(key: ManifestKey) -> str:

@@ -109,6 +109,27 @@ def cache_services(cluster: str) -> str:
     return f"{CACHE_SERVICES}{cluster}/"
 
 
+# --- what meshnet clusters tell each other beside Cilium's layout ---------------------------
+
+SHARED_MANIFESTS = "meshnet/v1/shared/manifests/"
+CACHE_MANIFESTS = "meshnet/v1/cache/manifests/"
+
+
+def shared_manifests(cluster: str) -> str:
+    """Manifests that a cluster applied for the whole mesh, where others may read them."""
+    return f"{SHARED_MANIFESTS}{cluster}/"
+
+
+def shared_manifest(cluster: str, kind: str, namespace: str, name: str) -> str:
+    """As `manifest`."""
+    return f"{SHARED_MANIFESTS}{cluster}/{kind}/{namespace}/{name}"
+
+
+def cache_manifests(cluster: str) -> str:
+    """The mirror of another cluster's."""
+    return f"{CACHE_MANIFESTS}{cluster}/"
+
+
 # --- ours, never exported -----------------------------------------------------------------
 
 OURS = "meshnet/v1/"

@@ -310,6 +310,7 @@ class FakeAgent:
     def get_policies(self) -> Json:
         return [
             {"kind": kind, "namespace": namespace, "name": name, "audit": False, "rules": 1,
+             "origin": "east",
              "default_deny": ["ingress"], "endpoints": []}
             for kind, namespace, name in sorted(self.manifests)
         ]  # fmt: skip
@@ -322,7 +323,7 @@ class FakeAgent:
             if change["action"] != "unchanged"
         ]  # fmt: skip
 
-    def get_why(self, source: str, destination: str, port: str) -> Json:
+    def get_why(self, source: str, destination: str, port: str = "80/tcp") -> Json:
         for name in (source, destination):
             if name not in ("world", *(name for _, name in self.endpoints)):
                 raise NotFound(f"{name!r} is no endpoint, address or entity that is known")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from ipaddress import ip_address, ip_network
 
@@ -97,6 +98,22 @@ def state(nodes: int, endpoints: int) -> dict[str, bytes]:
     )
 
 
+def shared_policy(name: str = "web", **spec: object) -> tuple[str, bytes]:
+    """A NetworkPolicy of cluster west, applied for the whole mesh."""
+    document = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": name,
+            "namespace": "shop",
+            "annotations": {"meshnet.io/scope": "mesh"},
+        },
+        "spec": {"podSelector": {}, **spec},
+    }
+    key = f"meshnet/v1/shared/manifests/west/networkpolicy/shop/{name}"
+    return key, json.dumps(document).encode()
+
+
 def as_mirrored(keys: Keys) -> dict[str, bytes]:
     """The same keys where a mirror puts them. Independent of the mirror's own tables."""
     prefixes = {
@@ -104,6 +121,7 @@ def as_mirrored(keys: Keys) -> dict[str, bytes]:
         "cilium/state/ip/v1/default/": "cilium/cache/ip/v1/west/",
         "cilium/state/identities/v1/id/": "cilium/cache/identities/v1/west/id/",
         "cilium/state/services/v1/west/": "cilium/cache/services/v1/west/",
+        "meshnet/v1/shared/manifests/west/": "meshnet/v1/cache/manifests/west/",
     }
     return {
         cached + key.removeprefix(exported): value

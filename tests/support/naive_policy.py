@@ -60,8 +60,31 @@ def verdict(
     cluster: str = "east",
     local_only: bool = True,
 ) -> str:
-    """`allow`, `deny` or `audit` for the endpoint's side of it."""
-    mine = [p for p in policies if _matches(p.subject, endpoint.labels)]
+    """`allow`, `deny` or `audit` for the endpoint's side of it: the worst that any cluster's
+    policies say."""
+    selecting = [p for p in policies if _matches(p.subject, endpoint.labels)]
+    said = {
+        _verdict_of_one(
+            [p for p in selecting if p.origin == origin],
+            attrs.evolve(named, groups=tuple(g for g in named.groups if g.origin == origin)),
+            direction, endpoint, peer, protocol, port, cluster, local_only,
+        )
+        for origin in {policy.origin for policy in selecting}
+    }  # fmt: skip
+    return "deny" if "deny" in said else "audit" if "audit" in said else "allow"
+
+
+def _verdict_of_one(
+    mine: list[Policy],
+    named: Named,
+    direction: Direction,
+    endpoint: Party,
+    peer: Party,
+    protocol: int,
+    port: int,
+    cluster: str,
+    local_only: bool,
+) -> str:
     receiver = endpoint if direction is Direction.INGRESS else peer
 
     def passes(chosen: list[Policy]) -> bool:

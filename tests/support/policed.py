@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import yaml
 
+from meshnet.agent.context import Context
+from meshnet.agent.endpoint_facts import EndpointRequest
+from meshnet.agent.services import Services
 from meshnet.manifests.kinds import read_manifest
 from meshnet.model.identity import Identity, endpoint_labels
 from meshnet.model.policy import TCP, Direction
@@ -24,6 +28,28 @@ class World:
         manifest = read_manifest(yaml.safe_load(text))
         self.node.view.tables.manifests.items[codec.manifest_key(manifest.key)] = manifest
         self.settle()
+
+    async def start(self, *names: str) -> None:
+        """Endpoints, each with a label `app` that is its name."""
+        for name in names:
+            wanted = EndpointRequest(name=name, labels={"app": name})
+            endpoint = await self.node.endpoints.create(wanted)
+            self.identity(endpoint.identity, app=name)
+
+    def context(self) -> Context:
+        """What the local API's answers are made from, as far as policy's need it."""
+        node = self.node
+        local = node.endpoints._local
+        self.services = Services(local, node.view, node.dataplane, unreachable=frozenset)
+        fake = SimpleNamespace(
+            view=node.view,
+            enforcement=node.enforcement,
+            endpoints=node.endpoints,
+            dataplane=node.dataplane,
+            local=local,
+            services=self.services,
+        )
+        return cast(Context, fake)
 
     def delete_all(self) -> None:
         self.node.view.tables.manifests.items.clear()

@@ -120,6 +120,9 @@ def rules(draw: st.DrawFn) -> Rule:
     )
 
 
+origins = st.sampled_from(("", "", "west", "north"))
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> list[Policy]:
     found = []
@@ -136,6 +139,7 @@ def policies(draw: st.DrawFn) -> list[Policy]:
                 ),
                 default_deny=frozenset(draw(st.sets(st.sampled_from(list(Direction))))),
                 audit=draw(st.integers(0, 4)) == 0,
+                origin=draw(origins),
             )
         )
     return found
@@ -147,9 +151,10 @@ groups = st.lists(
         name=st.sampled_from(GROUPS),
         labels=st.sampled_from(({}, {"kind": "net"})),
         prefixes=st.frozensets(st.sampled_from(PREFIXES), max_size=2),
+        origin=origins,
     ),
-    max_size=2,
-    unique_by=lambda group: group.name,
+    max_size=3,
+    unique_by=lambda group: (group.origin, group.name),
 )
 services = st.lists(
     st.builds(

@@ -9,7 +9,7 @@ import attrs
 from meshnet.agent.api.server import Request, Route
 from meshnet.agent.effect import Effect
 from meshnet.agent.manifests import Change, Manifests
-from meshnet.errors import UsageError
+from meshnet.errors import NotFound, UsageError
 from meshnet.manifests.kinds import find_kind, read_manifest
 from meshnet.model.manifest import Manifest, ManifestKey
 
@@ -19,9 +19,18 @@ WAIT_S = 30.0
 
 def manifest_routes(manifests: Manifests, effect: Effect) -> list[Route]:
     async def get(request: Request) -> Any:
+        """This cluster's, then what others applied for the whole mesh; one by name: of others
+        when this cluster has none."""
         query = request.query
-        found = await manifests.find(query.get("kind"), query.get("namespace"), query.get("name"))
-        return [each.document for each in found]
+        asked = query.get("kind"), query.get("namespace"), query.get("name")
+        others = [each.shown for each in await manifests.of_others(*asked)]
+        try:
+            own = [each.document for each in await manifests.find(*asked)]
+        except NotFound:
+            if not others:
+                raise
+            own = []
+        return own if own and "name" in query else own + others
 
     async def apply(request: Request) -> Any:
         changes = await manifests.apply(documents_of(request))

@@ -8,6 +8,7 @@ from meshnet.agent import policy_view
 from meshnet.agent.api.manifest_routes import documents_of
 from meshnet.agent.api.server import Request, Route
 from meshnet.agent.context import Context
+from meshnet.agent.why import why
 from meshnet.errors import UsageError
 
 
@@ -15,19 +16,17 @@ def policy_routes(context: Context) -> list[Route]:
     async def listed(_: Request) -> Any:
         return policy_view.policies(context)
 
-    async def why(request: Request) -> Any:
+    async def explain(request: Request) -> Any:
         query = request.query
         if not {"source", "destination"} <= query.keys():
             raise UsageError("why needs source and destination")
-        return policy_view.why(
-            context, query["source"], query["destination"], query.get("port", "80/tcp")
-        )
+        return why(context, query["source"], query["destination"], query.get("port"))
 
     async def plan(request: Request) -> Any:
         return policy_view.plan(context, documents_of(request))
 
     return [
         Route("GET", "/v1/policies", listed),
-        Route("GET", "/v1/why", why),
+        Route("GET", "/v1/why", explain),
         Route("POST", "/v1/policies/plan", plan),
     ]

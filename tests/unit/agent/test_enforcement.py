@@ -5,15 +5,18 @@ from __future__ import annotations
 from ipaddress import ip_address
 from pathlib import Path
 
+import attrs
 import pytest
 import yaml
 
 from meshnet.agent.endpoint_facts import EndpointRequest
 from meshnet.manifests.kinds import read_manifest
+from meshnet.model.manifest import SharedManifest
 from meshnet.model.policy import Direction
+from meshnet.model.remote import Remote
 from meshnet.model.ruling import Verdict
 from meshnet.registry import codec, schema
-from tests.support.node import Node
+from tests.support.node import CLUSTER, Node
 from tests.support.policed import World
 
 WEST_API = 2 << 16 | 400
@@ -249,3 +252,89 @@ async def test_a_change_of_a_service_that_no_policy_names_disturbs_nobody(world:
     before = world.row
     world.apply(SERVICE % ("false", "selector: {app: db},"))
     assert world.row == before
+
+
+async def test_whom_a_selector_without_a_cluster_means_follows_the_setting(world: World) -> None:
+    await start(world, app="web")
+    world.identity(API, app="api")
+    world.identity(WEST_API, "west", app="api")
+    world.apply(FROM_API % ("", 80))
+    assert (world.judge(API, 80), world.judge(WEST_API, 80)) == (ALLOW, DENY)
+    before = world.row
+    for local_only, of_west in ((False, ALLOW), (True, DENY)):
+        config = world.node.view.tables.config.items
+        config[schema.CONFIG] = attrs.evolve(CLUSTER, policy_default_local=local_only)
+        world.node.view.observe()
+        world.settle()
+        assert (world.judge(API, 80), world.judge(WEST_API, 80)) == (ALLOW, of_west)
+        assert world.row.policy_id != before.policy_id, "rules never change under one number"
+        before = world.row
+    config.clear()
+    world.node.view.observe()
+    world.settle()
+    assert world.row == before, "what was agreed on stays when its key is lost"
+
+
+OF_MESH = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, annotations: {meshnet.io/scope: mesh}}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: %s}}}]}]
+"""
+FROM_ALL = OF_MESH.partition("  ingress")[0] + "  ingress: [{}]"
+
+
+def asked(world: World, origin: str, text: str) -> None:
+    """As the leader mirrored it from another cluster, of which we may take policies or not."""
+    manifest = read_manifest(yaml.safe_load(text))
+    key = f"{schema.cache_manifests(origin)}networkpolicy/default/{manifest.key.name}"
+    tables = world.node.view.tables
+    tables.cached_manifests.items[key] = SharedManifest(origin=origin, manifest=manifest)
+    remote = Remote(name=origin, id=2, mesh_ca="", pod_cidrs=(), gateways=())
+    tables.remotes.items[schema.remote(origin)] = remote
+    world.settle()
+
+
+def take_from(world: World, *origins: str) -> None:
+    config = world.node.view.tables.config.items
+    config[schema.CONFIG] = attrs.evolve(CLUSTER, policies_from=origins)
+    world.node.view.observe()
+    world.settle()
+
+
+async def test_another_clusters_policies_hold_where_they_are_taken_and_only_close(
+    world: World,
+) -> None:
+    await start(world, app="web")
+    world.identity(API, app="api")
+    world.identity(API + 1, app="client")
+    asked(world, "west", OF_MESH % "api")
+    assert world.row.policy_id == 0, "nobody's policies are taken unless the operator says so"
+    take_from(world, "north")
+    assert world.row.policy_id == 0
+    take_from(world, "west")
+    assert (world.judge(API, 80), world.judge(API + 1, 80)) == (ALLOW, DENY)
+    world.apply((OF_MESH % "client").replace("mesh}", "cluster}"))
+    assert (world.judge(API, 80), world.judge(API + 1, 80)) == (DENY, DENY), "both must allow"
+    asked(world, "west", FROM_ALL)
+    assert (world.judge(API, 80), world.judge(API + 1, 80)) == (DENY, ALLOW), "west opens nothing"
+    titles = {title for title, _ in world.node.enforcement.rules.values()}
+    assert titles == {
+        "NetworkPolicy default/web of cluster west",
+        "NetworkPolicy default/web",
+    }, "two policies of one name"
+    take_from(world)
+    world.delete_all()
+    assert world.row.policy_id == 0
+
+
+async def test_a_cluster_that_left_asks_for_nothing(world: World) -> None:
+    await start(world, app="web")
+    take_from(world, "west")
+    asked(world, "west", OF_MESH % "api")
+    assert world.judge(API, 80) is DENY
+    world.node.view.tables.remotes.items.clear()
+    world.settle()
+    assert world.row.policy_id == 0

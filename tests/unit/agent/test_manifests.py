@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from meshnet.agent.manifests import Action, Manifests
-from meshnet.errors import NotFound
+from meshnet.agent.manifests import Action, Manifests, shared
+from meshnet.agent.seen import Table
+from meshnet.errors import ManifestRefused, NotFound
 from meshnet.kvstore.api import Put
 from meshnet.kvstore.memory import MemoryKV
 from meshnet.manifests.kinds import read_manifest
 from meshnet.model.manifest import Manifest, ManifestKey
-from meshnet.registry import codec
+from meshnet.registry import codec, schema
+from tests.support.mesh import shared_policy
 
 
 def namespace(name: str, **labels: str) -> Manifest:
@@ -81,3 +83,30 @@ async def test_delete_is_all_or_nothing_when_one_is_missing(manifests: Manifests
 async def test_get_of_what_is_not_there(manifests: Manifests) -> None:
     with pytest.raises(NotFound, match="no NetworkPolicy 'web' in namespace shop"):
         await manifests.find("netpol", "shop", "web")
+
+
+async def test_what_is_of_another_cluster_is_shown_and_is_deleted_there() -> None:
+    kv = MemoryKV()
+    key, value = shared_policy()
+    await kv.put(key.replace("/shared/", "/cache/"), value)
+    await kv.put(f"{schema.cache_manifests('west')}networkpolicy/shop/broken", b"{")
+    stored = Manifests(kv)
+    (found,) = await stored.of_others("netpol", "shop")
+    assert found.origin == "west"
+    assert found.shown["metadata"]["annotations"]["meshnet.io/origin"] == "west"
+    assert await stored.of_others("cnp") == []
+    with pytest.raises(NotFound, match="NetworkPolicy shop/web is of cluster west: delete it"):
+        await stored.delete([found.manifest.key])
+    with pytest.raises(ManifestRefused, match="is of cluster west"):
+        read_manifest(found.shown)
+
+
+async def test_others_are_told_of_what_is_for_the_mesh_and_of_nothing_else() -> None:
+    table = Table(schema.MANIFESTS, codec.decode_manifest)
+    assert shared("west", table) is None, "before the first listing nothing would be deleted"
+    policy = codec.decode_shared_manifest(*shared_policy()).manifest
+    table.items = {codec.manifest_key(each.key): each for each in (policy, namespace("shop"))}
+    table.synced = True
+    assert shared("west", table) == {
+        "meshnet/v1/shared/manifests/west/networkpolicy/shop/web": codec.encode_manifest(policy)
+    }

@@ -54,7 +54,7 @@ def test_kinds_have_kubectls_aliases(
 ) -> None:
     meshnet("apply", "-f", shop)
     assert "shop" in meshnet("get", alias, "-A").out
-    assert meshnet("get", alias).out.splitlines() == ["KIND   NAMESPACE   NAME"]
+    assert meshnet("get", alias).out.splitlines() == ["KIND   NAMESPACE   NAME   SCOPE   ORIGIN"]
     assert meshnet("get", "moon").code == 2
     assert meshnet("get", alias, "nothing", "-n", "shop").code == 4
 
@@ -184,3 +184,21 @@ def test_nothing_but_what_is_not_ours_is_a_fault(
     done = meshnet("apply", "-f", str(file))
     assert (done.code, done.out) == (2, "")
     assert "a Deployment is not meshnet's" in done.err
+
+
+def test_what_is_applied_for_the_mesh_says_so_and_what_cannot_be_is_refused(
+    agent: FakeAgent, meshnet: Meshnet, shop: str, tmp_path: Path
+) -> None:
+    refused = meshnet("apply", "--mesh", "-f", shop)
+    assert refused.code == 2 and "a Namespace is of its own cluster" in refused.err
+    assert agent.manifests == {}
+    policy = tmp_path / "web.yaml"
+    policy.write_text(SHOP.split("---")[2])
+    assert meshnet("diff", "--mesh", "-f", str(policy)).code == 1
+    applied = meshnet("apply", "--mesh", "-f", str(policy))
+    assert applied.out == "networkpolicy shop/web created\n"
+    assert "policies_from" in applied.err
+    assert meshnet("diff", "--mesh", "-f", str(policy)).code == 0
+    assert "meshnet.io/scope: mesh" in meshnet("diff", "-f", str(policy)).out
+    got = meshnet("get", "netpol", "-n", "shop").out.splitlines()
+    assert got[1].split() == ["NetworkPolicy", "shop", "web", "mesh", "-"]

@@ -27,6 +27,16 @@ def test_setting_is_read_changed_and_read_again(meshnet: Meshnet) -> None:
     assert meshnet("config", "get", "certificate_lifetime").out == "7d\n"
     assert meshnet("config", "set", "certificate_lifetime", "12h").code == 0
     assert meshnet("config", "get", "certificate_lifetime").out == "12h\n"
+    assert meshnet("config", "get", "policy_default_local").out == "yes\n"
+    assert meshnet("config", "set", "policy_default_local", "no").code == 0
+    assert meshnet("config", "get", "policy_default_local", "-o", "json").json["value"] is False
+    assert meshnet("config", "set", "policies_from", "west,north").code == 0
+    assert meshnet("config", "get", "policies_from", "-o", "json").json["value"] == [
+        "north",
+        "west",
+    ]
+    assert meshnet("config", "set", "policies_from", "none").code == 0
+    assert meshnet("config", "get", "policies_from", "-o", "json").json["value"] == []
     rows = {row["key"]: row["value"] for row in meshnet("config", "get", "-o", "json").json}
     assert (rows["certificate_lifetime"], rows["cluster"], rows["tunnel"]) == (
         "12h",
@@ -43,6 +53,9 @@ def test_setting_is_read_changed_and_read_again(meshnet: Meshnet) -> None:
         (("set", "id", "9"), 2, "id is decided at `cluster init` and cannot be changed"),
         (("set", "certificate_lifetime", "soon"), 2, "'soon' is not a duration, such as 7d"),
         (("set", "certificate_lifetime", "1s"), 2, "1s is out of range: 60s to 90d"),
+        (("set", "policies_from", "east"), 2, "names other clusters"),
+        (("set", "policies_from", "west,Nope"), 2, "cluster name 'Nope' is invalid"),
+        (("set", "policy_default_local", "off"), 2, "'off' is neither yes nor no"),
         (("set", "certificate_lifetime", "91d"), 2, "91d is out of range: 60s to 90d"),
     ],
 )

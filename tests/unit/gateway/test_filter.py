@@ -16,6 +16,7 @@ EXPORTED_PREFIXES = [
     b"cilium/state/services/v1/east/",
     b"cilium/state/ip/v1/default/",
     b"cilium/state/identities/v1/id/",
+    b"meshnet/v1/shared/manifests/east/",
 ]
 
 FORBIDDEN_KEYS = [
@@ -34,6 +35,10 @@ FORBIDDEN_KEYS = [
     b"cilium/state/ip/v1/other/10.0.0.1",
     b"cilium/cache/ip/v1/west/10.2.0.1",
     b"meshnet/v1/config",
+    b"meshnet/v1/manifests/networkpolicy/shop/web",
+    b"meshnet/v1/shared/manifests/",
+    b"meshnet/v1/shared/manifests/west/networkpolicy/shop/web",
+    b"meshnet/v1/cache/manifests/west/networkpolicy/shop/web",
     b"meshnet/v1/tokens/abc",
     b"meshnet/v1/remotes/west",
     b"meshnet/v1/leader/mesh",

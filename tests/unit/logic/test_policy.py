@@ -181,3 +181,33 @@ def test_without_policies_nothing_is_left(
     assert (maps.rows, maps.classes, maps.table.prefixes) == ({}, {}, {})
     assert set(maps.table.assignments.values()) <= {NO_POLICY}
     assert maps.table.selections.selected == {}
+
+
+@quick
+@given(policies(), names, distinct)
+def test_what_other_clusters_ask_for_closes_and_never_opens(
+    world: list[Policy], known: Named, parties: list[Party]
+) -> None:
+    """Endpoint by endpoint, everybody: DENY stays DENY, AUDIT never becomes ALLOW."""
+    severity = ["allow", "audit", "deny"]
+    ours, all_of_them = fresh(local_only=True), fresh(local_only=True)
+    ours.table.set_policies([p for p in world if not p.origin], known)
+    all_of_them.table.set_policies(world, known)
+    for maps in (ours, all_of_them):
+        numbers = load(maps, parties)
+        maps.write()
+    for index in range(len(parties)):
+        for peer in (*parties, *reserved(), *(Party(address=address) for address in ADDRESSES)):
+            for direction in Direction:
+                for protocol, port in PROBES:
+                    alone, together = (
+                        maps.verdict(
+                            index,
+                            direction,
+                            number_of(maps.table, peer, numbers),
+                            protocol,
+                            port,
+                        )
+                        for maps in (ours, all_of_them)
+                    )
+                    assert severity.index(together) >= severity.index(alone)

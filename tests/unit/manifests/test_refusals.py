@@ -176,3 +176,25 @@ def test_all_faults_are_told_at_once() -> None:
 def test_a_wrong_type_anywhere_is_a_fault_and_never_a_crash(broken: str) -> None:
     head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n"
     assert faults(head + broken)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        ("{meshnet.io/scope: everywhere}", "meshnet.io/scope must be cluster or mesh"),
+        ("{meshnet.io/origin: west}", "is of cluster west"),
+    ],
+)
+def test_scope_and_origin_are_checked(annotations: str, message: str) -> None:
+    named = f"metadata: {{name: p, namespace: shop, annotations: {annotations}}}"
+    text = NP.replace("metadata: {name: p, namespace: shop}", named)
+    assert message in str(faults(text)[0])
+
+
+@pytest.mark.parametrize("kind", ["Namespace", "Service"])
+def test_what_is_of_its_own_cluster_is_not_for_the_mesh(kind: str) -> None:
+    annotations = "annotations: {meshnet.io/scope: mesh}"
+    text = f"{{apiVersion: v1, kind: {kind}, metadata: {{name: shop, {annotations}}}"
+    text += ", spec: {ports: [{port: 80}]}}" if kind == "Service" else "}"
+    (fault,) = faults(text)
+    assert "cannot be applied for the whole mesh: that is for NetworkPolicy" in str(fault)

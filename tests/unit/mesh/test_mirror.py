@@ -7,6 +7,7 @@ import json
 import attrs
 import pytest
 
+from meshnet.errors import Denied
 from meshnet.kvstore.api import Delete, Put
 from meshnet.kvstore.memory import MemoryKV
 from meshnet.mesh.mirror import remove_mirror
@@ -26,6 +27,7 @@ from tests.support.mesh import (
     node,
     node_key,
     put_all,
+    shared_policy,
     state,
     status_when,
     until,
@@ -241,10 +243,12 @@ async def test_our_own_etcd_failing_for_a_while_loses_nothing(clusters: Clusters
 async def test_a_removed_remote_leaves_nothing_and_its_config_goes_first(
     clusters: Clusters,
 ) -> None:
-    await put_all(clusters.west, introduction() | state(nodes=2, endpoints=2))
+    exported = state(nodes=2, endpoints=2) | dict([shared_policy()])
+    await put_all(clusters.west, introduction() | exported)
     writer = await lead(clusters.east)
     async with mirroring(clusters.east, writer, clusters.open):
         await status_when(clusters.east, lambda status: status.ready)
+        assert await contents(clusters.east, schema.CACHE_MANIFESTS)
     start = await clusters.east.list("")
     await remove_mirror(writer, "west")
 
@@ -256,4 +260,35 @@ async def test_a_removed_remote_leaves_nothing_and_its_config_goes_first(
             break
     assert gone[0] == schema.cluster_config("west")
     assert all(key.startswith(schema.SYNCED) for key in gone[2:6])
-    assert all(key.startswith(CACHE) for key in gone[6:])
+    assert all(key.startswith((CACHE, schema.CACHE_MANIFESTS)) for key in gone[6:])
+
+
+async def test_manifests_for_the_mesh_come_and_go_with_what_the_remote_says(
+    clusters: Clusters,
+) -> None:
+    key, value = shared_policy()
+    await put_all(clusters.west, introduction() | {key: value})
+    async with mirroring(clusters.east, await lead(clusters.east), clusters.open):
+        wanted = as_mirrored({key: value})
+        await until(clusters.east, schema.CACHE_MANIFESTS, lambda found: found == wanted)
+        await clusters.west.txn((), [Delete(key)])
+        await until(clusters.east, schema.CACHE_MANIFESTS, lambda found: found == {})
+
+
+async def test_a_remote_whose_version_shows_no_manifests_is_mirrored_all_the_same(
+    clusters: Clusters,
+) -> None:
+    exported = state(nodes=1, endpoints=1)
+    await put_all(clusters.west, introduction() | exported | dict([shared_policy()]))
+
+    class Older(Borrowed):
+        async def list(self, prefix: str) -> object:
+            if prefix.startswith(schema.SHARED_MANIFESTS):
+                raise Denied(f"{prefix} is not exported to other clusters")
+            return await clusters.west.list(prefix)
+
+    async with mirroring(clusters.east, await lead(clusters.east), lambda _: Older(clusters.west)):
+        status = await status_when(clusters.east, lambda status: status.ready)
+        assert status.reconnects == 0
+        assert await contents(clusters.east, CACHE) == as_mirrored(exported)
+        assert await contents(clusters.east, schema.CACHE_MANIFESTS) == {}

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshnet.errors import PoisonedKey
 from meshnet.kvstore.api import Delete, Deleted, KeyValue, Operation, Put
-from meshnet.logic.admission import MAX_VALUE_BYTES
+from meshnet.logic.admission import MAX_MANIFEST_BYTES, MAX_MANIFESTS, MAX_VALUE_BYTES
 from meshnet.mesh.boundaries import Boundaries
-from meshnet.mesh.claims import Kind, decode_service, kinds
+from meshnet.mesh.claims import Kind, decode_service, kinds, kinds_of
 from meshnet.mesh.replica import Replica
-from tests.support.mesh import EAST, WEST, as_mirrored, entry, identity_key, ip_key, node, node_key
+from meshnet.model.remote import RemoteKind
+from meshnet.registry.codec import decode_shared_manifest
+from tests.support.mesh import (
+    EAST,
+    WEST,
+    as_mirrored,
+    entry,
+    identity_key,
+    ip_key,
+    node,
+    node_key,
+    shared_policy,
+)
 
 NODES, IPS, IDENTITIES, SERVICES = kinds("west")
 
@@ -173,3 +186,78 @@ def _carry_out(operations: list[Operation], store: dict[str, bytes]) -> None:
             store[operation.key] = operation.value
         else:
             store.pop(operation.key, None)
+
+
+ALL_OF_WEST = kinds_of(WEST)
+MANIFESTS = ALL_OF_WEST[-1]
+
+
+def test_manifests_for_the_mesh_are_copied_from_clusters_of_ours_alone() -> None:
+    made = Replica(Boundaries(EAST).of(WEST), ALL_OF_WEST)
+    policy = shared_policy()
+    made.relist(MANIFESTS, [pair(*policy)])
+    assert made.operations() == [Put(*item) for item in as_mirrored(dict([policy])).items()]
+    cilium = attrs.evolve(WEST, kind=RemoteKind.CILIUM)
+    assert [kind.exported for kind in kinds_of(cilium)] == [kind.exported for kind in kinds("west")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("networkpolicy/shop/web", {"ingress": [{"from": [{"moon": 1}]}]}, "moon: unknown field"),
+        ("networkpolicy/shop/other", {}, "does not match key"),
+        ("networkpolicy/shop/web", {"ingress": ["x" * MAX_MANIFEST_BYTES]}, "is over the limit"),
+        ("networkpolicy/shop/a/web", {}, "is not <cluster>/<kind>"),
+        ("north/networkpolicy/shop/web", {}, "is not <cluster>/<kind>"),
+        ("web", {}, "is not <cluster>/<kind>"),
+    ],
+)
+def test_a_manifest_that_could_not_be_applied_here_is_refused(
+    key: str, value: dict[str, object], reason: str
+) -> None:
+    made = Replica(Boundaries(EAST).of(WEST), ALL_OF_WEST)
+    said = shared_policy(**value)[1]
+    made.relist(MANIFESTS, [pair(MANIFESTS.exported + key, said)])
+    assert made.operations() == []
+    ((_, told),) = made.refusals.items()
+    assert reason in told
+
+
+def test_a_manifest_that_is_not_for_the_mesh_or_no_policy_is_refused() -> None:
+    made = Replica(Boundaries(EAST).of(WEST), ALL_OF_WEST)
+    key, value = shared_policy()
+    private = value.replace(b'"mesh"', b'"cluster"')
+    namespace = b'{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop","annotations":'
+    namespace += b'{"meshnet.io/scope":"mesh"}}}'
+    of_namespace = MANIFESTS.exported + "namespace//shop"
+    nested = b"[" * 10_000
+    made.relist(
+        MANIFESTS,
+        [pair(key, private), pair(of_namespace, namespace), pair(MANIFESTS.exported + "x", nested)],
+    )
+    assert made.operations() == []
+    assert "is not for the whole mesh" in made.refusals[key]
+    assert "is of its own cluster" in made.refusals[of_namespace]
+
+
+def test_there_is_room_for_so_many_manifests_and_no_more() -> None:
+    made = Replica(Boundaries(EAST).of(WEST), ALL_OF_WEST)
+    made.relist(MANIFESTS, [pair(*shared_policy(f"p{n}")) for n in range(MAX_MANIFESTS + 9)])
+    assert len(made.operations()) == MAX_MANIFESTS
+    assert len(made.refusals) == 9
+    assert set(made.refusals.values()) == {
+        f"more than {MAX_MANIFESTS} keys under {MANIFESTS.exported}"
+    }
+    assert not made.starved
+    made.apply(MANIFESTS, [Deleted(shared_policy("p0")[0], 2)])
+    assert made.starved
+
+
+def test_a_manifest_that_names_another_cluster_as_its_own_is_refused() -> None:
+    """Whatever key it came under: we may take the other one's and not its."""
+    boundary = Boundaries(EAST).of(WEST)
+    manifest = decode_shared_manifest(*shared_policy())
+    assert boundary.judge(manifest, ()) is None
+    assert boundary.judge(attrs.evolve(manifest, origin="north"), ()) == (
+        "is of cluster north, not west"
+    )

@@ -1,7 +1,7 @@
-"""What the leader tells other clusters of this cluster's global services.
+"""What the leader tells other clusters: of global services, of manifests for the whole mesh.
 
-Level-triggered: what should stand under `cilium/state/services/v1/<own>/` is asked for, what
-stands there is read, and the difference is written as the leader.
+Level-triggered: what should stand under a prefix is asked for, what stands there is read, and
+the difference is written as the leader.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Callable, Mapping
 from meshnet.errors import Unreachable
 from meshnet.kvstore.api import KV, Delete, Operation, Put
 from meshnet.mesh.leadership import FencedWriter
-from meshnet.registry import schema
 
 RESYNC_S = 30.0
 RETRY_S = 1.0
 
 
-class ServiceExport:
-    """Args: `wanted` answers all keys with their values, or None while that is not known."""
+class Export:
+    """Args: `wanted` answers all keys of `prefix` with their values, or None while that is not
+    known."""
 
     def __init__(
-        self, kv: KV, cluster: str, wanted: Callable[[], Mapping[str, bytes] | None]
+        self, kv: KV, prefix: str, wanted: Callable[[], Mapping[str, bytes] | None]
     ) -> None:
         self._kv = kv
-        self._prefix = schema.services(cluster)
+        self._prefix = prefix
         self._wanted = wanted
         self._changed = asyncio.Event()
 

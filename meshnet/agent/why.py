@@ -1,0 +1,307 @@
+"""`meshnet why`: whether one end may reach another, by the rules themselves.
+
+A service is answered for by its backends: who asks for one reaches any of those that take
+clients, so all of them must be reached before the answer is yes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+
+from meshnet.agent import views
+from meshnet.agent.context import Context
+from meshnet.agent.enforcement import named_ports
+from meshnet.errors import InvalidPrefix, NotFound, UsageError
+from meshnet.logic.explain import Explanation, explain
+from meshnet.logic.peers import NamedPorts, Remote, plain_labels, prefix_remote, reserved_remotes
+from meshnet.logic.policy_set import Subject
+from meshnet.logic.services import Resolved
+from meshnet.model.addressing import Address, host_prefix, parse_address
+from meshnet.model.identity import ReservedIdentity
+from meshnet.model.policy import PROTOCOL_NAMES, Direction
+from meshnet.model.ruling import Verdict
+from meshnet.model.service import BackendAddress, BackendState, Service, ServicePort
+
+Json = dict[str, Any]
+DEFAULT_PORT = "80/tcp"
+ENTITIES = {
+    "world": ReservedIdentity.WORLD,
+    "host": ReservedIdentity.HOST,
+    "remote-node": ReservedIdentity.REMOTE_NODE,
+    "health": ReservedIdentity.HEALTH,
+}
+_PROTOCOLS = {name: number for number, name in PROTOCOL_NAMES.items()}
+_DNS_NAME = re.compile(r"([^./]+)\.([^./]+)\.svc(?:\.(?:cluster|clusterset)\.local\.?)?")
+_WORDS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied", Verdict.AUDIT: "allowed"}
+
+
+@attrs.frozen(kw_only=True)
+class Party:
+    title: str
+    remote: Remote
+    cluster: str = ""
+    node: str = ""
+    endpoint_id: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Way:
+    """Whom a flow really meets at one end: who was named, or one backend of a service."""
+
+    party: Party
+    port: str
+    """As its node sees it: the backend's, not the service's."""
+    state: BackendState = BackendState.ACTIVE
+
+
+def why(context: Context, source: str, destination: str, port: str | None = None) -> Json:
+    """Both ends' answers.
+
+    Args:
+        port: `80/tcp`, `8/icmp`; of a service the service's own. None: the only one that the
+            service has, else 80/tcp.
+
+    Raises:
+        NotFound: one of them is nobody, or the service has no such port or no backend.
+        UsageError: `port` is none.
+    """
+    sender, receiver = _end(context, source), _end(context, destination)
+    port = _spelled(*_number(port or _only_port(receiver)))
+    answers = [
+        _answer(context, one.party, other.party, other.port)
+        | {"state": other.state if isinstance(receiver, Resolved) else one.state}
+        for one in _ways(context, sender, None)
+        for other in _ways(context, receiver, port)
+    ]
+    if isinstance(sender, Party) and isinstance(receiver, Party):
+        return {name: value for name, value in answers[0].items() if name != "state"}
+    ends = {"source": _title(sender), "destination": _title(receiver), "port": port}
+    return ends | _together(answers)
+
+
+# --- services -----------------------------------------------------------------------------------
+
+
+def _only_port(end: Party | Resolved) -> str:
+    ports = () if isinstance(end, Party) else end.ports
+    return _port_text(ports[0].port) if len(ports) == 1 else DEFAULT_PORT
+
+
+def _port_text(port: ServicePort | BackendAddress) -> str:
+    return _spelled(port.protocol, port.port)
+
+
+def _spelled(protocol: int, number: int) -> str:
+    return f"{number}/{PROTOCOL_NAMES[protocol]}"
+
+
+def _title(end: Party | Resolved) -> str:
+    return end.title if isinstance(end, Party) else f"service {_name(end.service)}"
+
+
+def _name(service: Service) -> str:
+    return f"{service.namespace}/{service.name}"
+
+
+def _ways(context: Context, end: Party | Resolved, port: str | None) -> list[Way]:
+    """Args: `port`: None at the sending end, where all backends of a service are meant."""
+    if isinstance(end, Party):
+        return [Way(party=end, port=port or "")]
+    service = end.service
+    if service.external_name:
+        raise NotFound(
+            f"service {_name(service)} is another name for {service.external_name}, which may be "
+            "anybody: ask for its address"
+        )
+    if service.headless:  # only a name: the port stays
+        found = [
+            Way(party=_of_address(context, address), port=port or "")
+            for _, address in context.services.resolver.members(service)
+        ]
+    else:
+        chosen = [each for each in end.ports if port in (None, _port_text(each.port))]
+        if not chosen:
+            known = ", ".join(_port_text(each.port) for each in end.ports) or "none"
+            raise NotFound(f"service {_name(service)} has no port {port}: it has {known}")
+        found = [
+            Way(
+                party=_of_address(context, backend.at.address),
+                port=_port_text(backend.at),
+                state=backend.state,
+            )
+            for each in chosen
+            for backend in each.backends
+        ]
+    if not found:
+        raise NotFound(
+            f"service {_name(service)} has no backend, so nobody answers for it: "
+            f"`meshnet service show {service.name} -n {service.namespace}`"
+        )
+    return found
+
+
+def _together(answers: list[Json]) -> Json:
+    """Allowed when every backend that takes clients is; else what the first other one says."""
+    counted = [each for each in answers if each["state"] is BackendState.ACTIVE] or answers
+    denied = [each for each in counted if each["verdict"] == "denied"][:1]
+    shown = denied or counted
+    found: Json = {name: shown[0][name] for name in ("verdict", "direction", "missing")}
+    for name in ("rules", "path", "seen"):  # both addresses of a backend say the same
+        found[name] = []
+        for each in shown:
+            found[name] += [item for item in each[name] if item not in found[name]]
+    return found | {"backends": answers}
+
+
+# --- one pair -----------------------------------------------------------------------------------
+
+
+def _answer(context: Context, sender: Party, receiver: Party, port: str) -> Json:
+    protocol, number = _number(port)
+    path: list[Json] = []
+    found: list[tuple[Direction, Explanation]] = []
+    for direction, own, other, hook in (
+        (Direction.EGRESS, sender, receiver, "from_endpoint"),
+        (Direction.INGRESS, receiver, sender, "deliver_local"),
+    ):
+        if own.cluster != context.view.own:
+            if own.cluster:
+                decision = f"decided in cluster {own.cluster}: ask there"
+                path.append({"hook": hook, "node": own.node, "decision": decision})
+            continue
+        answer = _explain(context, own, direction, other, protocol, number)
+        found.append((direction, answer))
+        decision = f"{direction} {_WORDS[answer.verdict]}"
+        if answer.verdict is Verdict.AUDIT:
+            decision += ", as policy in audit mode would deny it"
+        path.append({"hook": hook, "node": own.node, "decision": decision})
+    denied = next(((d, a) for d, a in found if a.verdict is Verdict.DENY), None)
+    return {
+        "source": sender.title,
+        "destination": receiver.title,
+        "port": port,
+        "verdict": "denied" if denied else "allowed",
+        "direction": str(denied[0]) if denied else "",
+        "rules": [
+            {"direction": str(direction), **attrs.asdict(rule)}
+            for direction, answer in ([denied] if denied else found)
+            for rule in answer.rules
+        ],
+        "missing": denied[1].missing if denied else "",
+        "path": path,
+        "seen": [
+            row
+            for row in context.dataplane.seen_identities()
+            if (row["endpoint_id"], row["identity"]) == (receiver.endpoint_id, sender.remote.number)
+            and receiver.node == context.local.name
+        ],
+    }
+
+
+def _explain(
+    context: Context, own: Party, direction: Direction, other: Party, protocol: int, port: int
+) -> Explanation:
+    table = context.enforcement.table
+    subject = Subject(labels=own.remote.labels, ports=own.remote.named_ports)
+    return explain(table.policies, table.scope, subject, direction, other.remote, protocol, port)
+
+
+def _number(text: str) -> tuple[int, int]:
+    """`80/tcp`, `8/icmp`."""
+    number, _, protocol = text.partition("/")
+    protocol = protocol or "tcp"
+    if not number.isdecimal() or int(number) > 65535 or protocol not in _PROTOCOLS:
+        raise UsageError(
+            f"port {text!r} is not NUMBER/PROTOCOL, such as 80/tcp: {', '.join(_PROTOCOLS)}"
+        )
+    return _PROTOCOLS[protocol], int(number)
+
+
+# --- who is meant -------------------------------------------------------------------------------
+
+
+def _end(context: Context, text: str) -> Party | Resolved:
+    """An entity, an address, [cluster/][namespace/]endpoint, or a service by the same name, by
+    its name in DNS or by its address. Of one name for both, the endpoint."""
+    if text in ENTITIES:
+        return _entity(text)
+    try:
+        address = parse_address(text)
+    except InvalidPrefix:
+        return _named(context, text)
+    for resolved in context.services.resolved.values():
+        if address in (*resolved.addresses, *resolved.service.external_ips):
+            return resolved
+    return _of_address(context, address)
+
+
+def _entity(name: str) -> Party:
+    number = int(ENTITIES[name])
+    (remote,) = [each for each in reserved_remotes() if each.number == number]
+    return Party(title=name, remote=remote)
+
+
+def _of_address(context: Context, address: Address) -> Party:
+    for row in views.endpoints(context, "mesh"):
+        if str(address) in (row["ipv4"], row["ipv6"]):
+            return _endpoint(context, row)
+    own = context.local
+    for node in context.view.nodes():
+        if address in (*node.addresses, *node.gateways):
+            entity = "host" if node.key == (own.cluster.name, own.name) else "remote-node"
+            return attrs.evolve(_entity(entity), title=f"node {node.name} ({address})")
+    return Party(title=f"world ({address})", remote=prefix_remote(0, host_prefix(address)))
+
+
+def _named(context: Context, text: str) -> Party | Resolved:
+    own = context.view.own
+    cluster: str | None = own
+    rows: list[Json] = []
+    if match := _DNS_NAME.fullmatch(text):
+        namespace, name = match[2], match[1]
+    else:
+        *above, name = text.split("/")
+        namespace = above[-1] if above else "default"
+        cluster = above[0] if len(above) > 1 else None
+        rows = [
+            row
+            for row in views.endpoints(context, "mesh")
+            if (row["namespace"], row["name"]) == (namespace, name)
+            and cluster in (None, row["cluster"])
+        ]
+    resolved = context.services.resolved.get((namespace, name))
+    if rows:  # the same name in several clusters: ours is meant
+        return _endpoint(context, min(rows, key=lambda row: row["cluster"] != own))
+    if resolved is not None and cluster in (None, own):
+        return resolved
+    raise NotFound(
+        f"{text!r} is no endpoint, service, address or entity ({', '.join(ENTITIES)}) that is "
+        "known here: see `meshnet endpoint list --all-clusters` and `meshnet service list`"
+    )
+
+
+def _endpoint(context: Context, row: Json) -> Party:
+    labels = context.view.labels().get(row["identity"])
+    remote = Remote(
+        number=row["identity"],
+        labels=plain_labels(labels) if labels else {},
+        named_ports=_ports_of(context, row),
+    )
+    return Party(
+        title=f"{row['cluster']}/{row['namespace']}/{row['name']}",
+        remote=remote,
+        cluster=row["cluster"],
+        node=row["node"],
+        endpoint_id=row["id"],
+    )
+
+
+def _ports_of(context: Context, row: Json) -> NamedPorts:
+    view = context.view.clusters.get(row["cluster"])
+    for entry in view.ips.values() if view else ():
+        if str(entry.prefix.network_address) in (row["ipv4"], row["ipv6"]):
+            return named_ports(entry.named_ports)
+    return frozenset()

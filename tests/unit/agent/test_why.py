@@ -1,0 +1,158 @@
+"""`why`, from what the agent has in its tables: pairs, addresses, entities, services."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshnet.agent import why as explained
+from meshnet.errors import NotFound, UsageError
+from meshnet.model.addressing import host_prefix
+from meshnet.model.endpoint import IpEntry
+from meshnet.registry import schema
+from tests.support.node import Node
+from tests.support.policed import World
+
+POLICY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{from: [{podSelector: {matchLabels: {app: api}}}], ports: [{port: 80}]}]
+  egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24}}]}]
+"""
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    node = Node(tmp_path)
+    await node.prove()
+    made = World(node)
+    await made.start("web", "api", "other")
+    return made
+
+
+def why(world: World, source: str, destination: str, port: str | None = "80/tcp") -> Any:
+    return explained.why(world.context(), source, destination, port)
+
+
+async def test_why_names_the_rule_that_allows_and_the_one_that_is_missing(world: World) -> None:
+    assert why(world, "other", "web")["verdict"] == "allowed"
+    world.apply(POLICY)
+    allowed = why(world, "api", "web")
+    assert allowed["verdict"] == "allowed"
+    (rule,) = allowed["rules"]
+    assert (rule["policy"], rule["place"]) == ("NetworkPolicy default/web", "spec.ingress[0]")
+    assert [step["hook"] for step in allowed["path"]] == ["from_endpoint", "deliver_local"]
+    for source, port in (
+        ("other", "80/tcp"),
+        ("api", "81/tcp"),
+        ("api", "8/icmp"),
+        ("host", "80/tcp"),
+    ):
+        denied = why(world, source, "web", port)
+        assert (denied["verdict"], denied["direction"]) == ("denied", "ingress"), source
+        assert denied["missing"] == "no rule of NetworkPolicy default/web allows it"
+
+
+async def test_why_takes_addresses_and_entities(world: World) -> None:
+    world.apply(POLICY)
+    web = world.node.endpoints.get("default", "web")
+    assert why(world, "default/api", str(web.ipv4))["verdict"] == "allowed"
+    assert why(world, "web", "198.51.100.9")["verdict"] == "allowed"
+    denied = why(world, "east/default/web", "203.0.113.1")
+    assert (denied["verdict"], denied["direction"]) == ("denied", "egress")
+    assert why(world, "web", "world")["verdict"] == "denied", "the world as such is more than it"
+    with pytest.raises(NotFound, match="'nobody' is no endpoint"):
+        why(world, "nobody", "web")
+    with pytest.raises(UsageError, match="80/quic"):
+        why(world, "api", "web", "80/quic")
+
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: %s}
+spec: {selector: {app: %s}, ports: [{name: http, port: %s, targetPort: %s}], clusterIP: %s}
+"""
+VIP = "100.64.0.9"
+
+
+async def ask(world: World, source: str, destination: str, port: str | None = None) -> Any:
+    """With services resolved as the agent's own loop does."""
+    ips = world.node.view.tables.ips
+    for endpoint in world.node.endpoints.list():
+        for address in (endpoint.ipv4, endpoint.ipv6):
+            assert address is not None
+            ips.items[schema.ip(address)] = IpEntry(
+                prefix=host_prefix(address), host=ip_address("172.31.0.11"), node="east-1",
+                identity=endpoint.identity, name=endpoint.name, namespace="default",
+            )  # fmt: skip
+    addresses = world.node.view.tables.service_addresses
+    addresses.items["a"] = (ip_address(VIP), ("default", "front"))
+    context = world.context()
+    await context.services.reconcile()
+    return explained.why(context, source, destination, port)
+
+
+async def test_a_service_is_answered_for_by_its_backends_at_their_ports(world: World) -> None:
+    world.apply(SERVICE % ("front", "web", 8000, 80, VIP))
+    world.apply(POLICY)
+    for name in ("front", "default/front", "east/default/front", "front.default.svc", VIP):
+        answer = await ask(world, "api", name)
+        assert (answer["verdict"], answer["destination"]) == ("allowed", "service default/front")
+        assert answer["port"] == "8000/tcp", "the only one it has"
+    assert [each["destination"] for each in answer["backends"]] == ["east/default/web"] * 2
+    assert {each["port"] for each in answer["backends"]} == {"80/tcp"}
+    (rule,) = answer["rules"]
+    assert rule["place"] == "spec.ingress[0]"
+    denied = await ask(world, "other", "front", "8000/tcp")
+    assert (denied["verdict"], denied["direction"]) == ("denied", "ingress")
+    assert denied["missing"] == "no rule of NetworkPolicy default/web allows it"
+    assert (await ask(world, "front", "api"))["direction"] == "egress", "a service as the source"
+    assert (await ask(world, "other", "web", "80/tcp"))["destination"] == "east/default/web"
+
+
+async def test_one_denied_backend_is_enough_unless_it_takes_no_clients(world: World) -> None:
+    world.apply((SERVICE % ("front", "web", 80, 80, VIP)).replace("{app: web}", "{tier: front}"))
+    world.apply(POLICY)
+    for name in ("web", "api"):
+        amended = await world.node.endpoints.amend("default", name, labels={"tier": "front"})
+        world.identity(amended.identity, app=name, tier="front")
+    answer = await ask(world, "other", "front")
+    assert answer["verdict"] == "denied"
+    assert [each["verdict"] for each in answer["backends"]].count("allowed") == 2
+    web = world.node.endpoints.get("default", "web")
+    failing = {
+        backend.at: "connection refused"
+        for port in world.services.resolved["default", "front"].ports
+        for backend in port.backends
+        if backend.at.address in (web.ipv4, web.ipv6)
+    }
+    world.node.view.tables.health.items["h"] = failing
+    assert (await ask(world, "other", "front"))["verdict"] == "allowed"
+
+
+async def test_a_service_that_nobody_answers_for_is_said_to_be_so(world: World) -> None:
+    world.apply(SERVICE % ("front", "nobody", 80, 80, VIP))
+    with pytest.raises(NotFound, match="default/front has no backend"):
+        await ask(world, "api", "front")
+    world.apply(SERVICE % ("front", "web", 80, 80, VIP))
+    with pytest.raises(NotFound, match="no port 81/tcp: it has 80/tcp"):
+        await ask(world, "api", "front", "81/tcp")
+    with pytest.raises(NotFound, match="'west/default/front' is no endpoint, service"):
+        await ask(world, "api", "west/default/front")
+    world.apply(SERVICE % ("flat", "web", 80, 80, "None"))
+    world.apply(POLICY)
+    answer = await ask(world, "api", "flat", "81/tcp")
+    assert answer["backends"][0]["port"] == "81/tcp", "headless: only a name"
+    assert answer["verdict"] == "denied"
+    named = "apiVersion: v1\nkind: Service\nmetadata: {name: far}\nspec: {type: ExternalName, "
+    world.apply(named + "externalName: db.example.com}")
+    with pytest.raises(NotFound, match="another name for db"):
+        await ask(world, "api", "far")
