@@ -18,12 +18,14 @@ import yaml
 from meshnet.cli.client import AgentClient
 from meshnet.config import Paths
 from meshnet.manifests.kinds import find_kind
-from tests.support.formed import Mesh
+from tests.support.formed import NODES, Mesh, eventually
 
 PROBER = str(Path(__file__).with_name("prober.py"))
 CASES = Path(__file__).parents[1] / "lab" / "policy_cases.yaml"
 DENIED_S = 0.5
 """How long a packet that must not come through is waited for."""
+COUNTED_S = 0.2
+"""The same where its drop is counted too: shorter than anything is sent a second time."""
 ALLOWED_S = 4.0
 HOSTS = {"host": "east-1", "neighbour": "east-2"}
 """Probers on nodes themselves: east-1, where web is, and another node of its cluster."""
@@ -54,6 +56,8 @@ class Case:
     expectations: tuple[Expectation, ...]
     reason: str = ""
     """Drop reason that must be counted; empty: where nothing is denied."""
+    every_mode: bool = False
+    """Run however packets travel."""
 
 
 def expectations(lines: Iterable[str], *, passes: bool) -> Iterator[Expectation]:
@@ -85,6 +89,7 @@ def load_cases() -> list[Case]:
                     *expectations(raw.get("denied", ()), passes=False),
                 ),
                 reason=reason,
+                every_mode=raw.get("every_mode", False),
             )
         )
     return found
@@ -93,6 +98,17 @@ def load_cases() -> list[Case]:
 def load_endpoints() -> dict[str, Json]:
     found: dict[str, Json] = yaml.safe_load(CASES.read_text())["endpoints"]
     return found
+
+
+def baseline() -> list[Expectation]:
+    """Without policy: everything passes."""
+    return [
+        Expectation(source, target, protocol, port, True)
+        for source in (*load_endpoints(), "host", "neighbour", "world-a")
+        for target in load_endpoints()
+        for protocol, port in (("tcp", 80), ("udp", 5300), ("icmp", 0))
+        if source != target and not (source == "world-a" and target != "web")
+    ]
 
 
 class Prober:
@@ -142,6 +158,15 @@ class PolicyLab:
         body = {"documents": list(documents), "wait": True}
         self.client(node).post("manifests", "apply", body=body)
 
+    def stored(self, document: Json) -> Json:
+        """As the cluster gives it back."""
+        metadata = document["metadata"]
+        query = {"kind": document["kind"].lower(), "name": metadata["name"]}
+        if "namespace" in metadata:
+            query["namespace"] = metadata["namespace"]
+        (found,) = self.client("east-2").get("manifests", **query)
+        return dict(found)
+
     def delete(self, documents: Iterable[Json], *, node: str = "east-1") -> None:
         keys = [
             {
@@ -155,17 +180,21 @@ class PolicyLab:
         ]
         self.client(node).post("manifests", "delete", body={"keys": keys, "wait": True})
 
-    def wrong(self, expectations: Iterable[Expectation]) -> list[str]:
+    def wrong(
+        self, expectations: Iterable[Expectation], *, denied_s: float = DENIED_S
+    ) -> list[str]:
         """What came out otherwise than expected, in words."""
         by_prober: dict[str, list[tuple[Expectation, int]]] = {}
         for each in expectations:
             prober = "host" if each.source in WORLD else each.source
             for family in each.families:
                 by_prober.setdefault(prober, []).append((each, family))
-        found = self.pool.map(lambda item: self._ask(*item), by_prober.items())
+        found = self.pool.map(lambda item: self._ask(*item, denied_s), by_prober.items())
         return [line for lines in found for line in lines]
 
-    def _ask(self, prober: str, wanted: list[tuple[Expectation, int]]) -> list[str]:
+    def _ask(
+        self, prober: str, wanted: list[tuple[Expectation, int]], denied_s: float
+    ) -> list[str]:
         """One question at a time for one prober."""
         probes = [
             {
@@ -176,7 +205,7 @@ class PolicyLab:
                 "from": None
                 if each.source in self.endpoints
                 else self.addresses[each.source][family == 6],
-                "wait_s": ALLOWED_S if each.passes else DENIED_S,
+                "wait_s": ALLOWED_S if each.passes else denied_s,
             }
             for each, family in wanted
         ]
@@ -188,9 +217,23 @@ class PolicyLab:
             if passed != each.passes
         ]
 
-    def drops(self, reason: str) -> int:
-        """Over all nodes, so far."""
-        rows = self.pool.map(lambda client: client.get("drops"), self.clients.values())
+    def check(self, case: Case) -> None:
+        """Apply it, ask for every verdict, and for each denied packet that its drop is counted
+        for the right reason; then take it away."""
+        before = self.drops(case.reason) if case.reason else 0
+        try:
+            self.apply(case.manifests)
+            assert [self.stored(each) for each in case.manifests] == list(case.manifests)
+            assert self.wrong(case.expectations, denied_s=COUNTED_S) == []
+            denied = sum(len(e.families) for e in case.expectations if not e.passes)
+            if denied:  # each of them, not one that was sent twice
+                eventually(lambda: self.drops(case.reason) - before >= denied, within_s=10)
+        finally:
+            self.delete(case.manifests)
+
+    def drops(self, reason: str, *, nodes: Iterable[str] = NODES) -> int:
+        """Of these nodes, so far."""
+        rows = self.pool.map(lambda node: self.client(node).get("drops"), nodes)
         return sum(row["packets"] for node in rows for row in node if row["reason"] == reason)
 
 
@@ -256,5 +299,5 @@ def _clients(mesh: Mesh) -> dict[str, AgentClient]:
         node: AgentClient(
             attrs.evolve(Paths.from_environment(), run=mesh[node].path("/run/meshnet"))
         )
-        for node in ("east-1", "east-2", "west-1", "west-2")
+        for node in NODES
     }
