@@ -74,6 +74,7 @@ def unpack_row(key: bytes, value: bytes) -> dict[str, Any]:
         "protocol": rows.protocol_name(flow.protocol),
         "began": "peer" if row.flags & _FLAG.PEER_BEGAN else "endpoint",
         "guessed": bool(row.flags & _FLAG.GUESSED),
+        "by_service": bool(row.flags & _FLAG.SERVICE),
         "state": _state(row),
         "remote_identity": row.remote_identity,
         "policy_epoch": row.policy_epoch,

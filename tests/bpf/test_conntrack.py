@@ -42,6 +42,7 @@ def test_a_flow_has_one_row_from_its_endpoints_side(talk: Talk) -> None:
         "protocol": "udp",
         "began": "endpoint",
         "guessed": False,
+        "by_service": False,
         "state": "established",
         "remote_identity": API,
         "policy_epoch": 0,

@@ -73,7 +73,7 @@ def test_conntrack_and_policy_know_the_backend_and_not_the_frontend(asking: Aski
     (row,) = asking.node.dataplane.dump("conntrack")
     assert (row["peer"], row["peer_port"]) == (REMOTE[asking.family], BACK)
     assert (row["endpoint_port"], row["remote_identity"]) == (CLIENT, API)
-    assert row["state"] == "established"
+    assert (row["state"], row["by_service"]) == ("established", True)
 
 
 def test_policy_is_asked_about_the_backend_and_its_port(asking: Asking) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from meshnet.model.dataplane import Mode, ServiceRow
 from meshnet.model.service import Frontend, Protocol
+from tests.support.sockets import servers
 from tests.support.two_nodes import Host, Pair, inside, two_nodes
 
 pytestmark = [pytest.mark.bpf, pytest.mark.netlink]
@@ -148,6 +149,27 @@ def test_the_node_itself_can_be_a_backend(pair: Pair, family: int) -> None:
 
     with server(pair.east.name, NODE[family], socket.SOCK_STREAM, digest_back):
         assert upload(pair.east, family) == sha256(MEGABYTES).hexdigest(), pair.drops(pair.east)
+
+
+@FAMILIES
+def test_a_change_of_backends_under_connects_loses_none(pair: Pair, family: int) -> None:
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    taken = set()
+    with (
+        inside(pair.west.endpoint),
+        servers({"elsewhere": (WEST[family], BACK)}),
+        inside(pair.east.endpoint),
+        servers({"itself": (EAST[family], BACK)}),
+    ):
+        choices = ((WEST[family],), (EAST[family],), (WEST[family], EAST[family]))
+        for turn in range(12):
+            serve(pair, family, *choices[turn % 3])
+            for _ in range(20):
+                with socket.socket(kind) as client:
+                    client.settimeout(20)
+                    client.connect((VIP[family], 80))
+                    taken.add(client.recv(64))
+    assert taken == {b"elsewhere", b"itself"}
 
 
 @FAMILIES
