@@ -21,6 +21,7 @@
 #include "endpoint.h"
 #include "packet.h"
 #include "service_flow.h"
+#include "turn.h"
 
 enum icmp_error_limit {
 	QUOTE_IPV4 = 64,
@@ -30,10 +31,6 @@ enum icmp_error_limit {
 	ERROR_TTL = 64,
 	ERROR_BURST = 50,		/* as Linux's icmp_msgs_burst and icmp_msgs_per_sec */
 	ERROR_INTERVAL_NS = 1000000,
-	/* More than the old headers up to the L4 one. Pulled off, they take with them the
-	 * kernel's plan to put a checksum there (CHECKSUM_PARTIAL).
-	 */
-	SLACK = 128,
 	IPV6_MTU_LEAST = 1280,		/* RFC 8200 */
 };
 
@@ -70,24 +67,6 @@ struct error_ipv6 {
 	__u8 quote[QUOTE_IPV6];
 } __attribute__((packed));
 
-static __always_inline __u16
-fold(__s64 sum)
-{
-	__u32 folded = sum;
-
-	folded = (folded & 0xffff) + (folded >> 16);
-	folded = (folded & 0xffff) + (folded >> 16);
-	return ~folded;
-}
-
-/* A plain packet of this length, whatever it was: a super-packet, one without its sum. */
-static __always_inline bool
-resize(struct __sk_buff *skb, __u32 length)
-{
-	return !bpf_skb_change_tail(skb, length + SLACK, 0) &&
-	       !bpf_skb_adjust_room(skb, -(__s32)SLACK, BPF_ADJ_ROOM_MAC, 0);
-}
-
 static __always_inline bool
 is_icmp_error(const struct packet *pkt)
 {
@@ -113,21 +92,6 @@ may_answer(struct __sk_buff *skb, const struct packet *pkt)
 	bucket = bpf_map_lookup_elem(MAP(icmp_budget), &slot);
 	return bucket &&
 	       bucket_take(bucket, bpf_ktime_get_ns(), ERROR_INTERVAL_NS, ERROR_BURST);
-}
-
-/* Back to where it came from. */
-static __always_inline bool
-turn_frame(struct __sk_buff *skb)
-{
-	struct ethhdr *frame = packet_at(skb, 0, sizeof(*frame));
-	__u8 other[ETH_ALEN];
-
-	if (!frame)
-		return false;
-	__builtin_memcpy(other, frame->h_dest, ETH_ALEN);
-	__builtin_memcpy(frame->h_dest, frame->h_source, ETH_ALEN);
-	__builtin_memcpy(frame->h_source, other, ETH_ALEN);
-	return true;
 }
 
 static __always_inline struct error_head

@@ -6,7 +6,7 @@
  *        and ports.
  * Out:   as from_endpoint, which judges a packet by the same code: policy sees the backend,
  *        TC_ACT_REDIRECT back into the endpoint where it is its own backend,
- *        STAGE_ICMP_ERROR when nobody answers.
+ *        STAGE_RESET or, for datagrams, STAGE_ICMP_ERROR when nobody answers.
  *
  * A flow keeps its backend as long as that is there. What is no service's at this address goes
  * on as it is.
@@ -182,7 +182,7 @@ int service(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	reason = translate(skb, pkt, &turn);
 	if (reason == DROP_SERVICE_NO_BACKEND)
-		return packet_answer(skb, pkt, reason);
+		return packet_unanswered(skb, pkt, reason);
 	if (!reason && turn.itself)
 		return return_to_sender(skb, pkt);
 	if (!reason)

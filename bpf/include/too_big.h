@@ -50,6 +50,16 @@ packet_answer(struct __sk_buff *skb, struct packet *pkt, enum drop_reason reason
 	return packet_continue(skb, pkt, STAGE_ICMP_ERROR);
 }
 
+/* TCP is told in its own words. */
+static __always_inline int
+packet_unanswered(struct __sk_buff *skb, struct packet *pkt, enum drop_reason reason)
+{
+	if (pkt->protocol != IPPROTO_TCP)
+		return packet_answer(skb, pkt, reason);
+	pkt->error = reason;
+	return packet_continue(skb, pkt, STAGE_RESET);
+}
+
 static __always_inline int
 packet_expired(struct __sk_buff *skb, struct packet *pkt)
 {

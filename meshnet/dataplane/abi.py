@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "5bec9f7fb8fa06304cb10429777b11466104551514d73ec5ab7ff4a309877118"
+HEADERS_SHA256 = "0edde3fedff583982f6c5cf5146b8d33a80b6446638ec03170b1f65773bd675e"
 
 
 class AddressLimit(enum.IntEnum):
@@ -127,7 +127,8 @@ class Counter(enum.IntEnum):
     SERVICE_ASKED = 18
     SERVICE_ANSWERED = 19
     QUESTIONS = 20
-    COUNT = 21
+    RESETS_SENT = 21
+    COUNT = 22
 
 
 class ReservedIdentity(enum.IntEnum):
@@ -202,7 +203,8 @@ class Stage(enum.IntEnum):
     ICMP_ERROR = 7
     SERVICE = 8
     SERVICE_ANSWER = 9
-    COUNT = 10
+    RESET = 10
+    COUNT = 11
 
 
 class PacketService(enum.IntEnum):

@@ -196,6 +196,7 @@ STAGES: dict[abi.Stage, str] = {
     abi.Stage.ICMP_ERROR: "icmp_error",
     abi.Stage.SERVICE: "service",
     abi.Stage.SERVICE_ANSWER: "service_answer",
+    abi.Stage.RESET: "reset",
 }
 """Which program is which stage of the prog array."""
 
@@ -223,6 +224,7 @@ PROGRAMS = (
     "icmp_error",
     "service",
     "service_answer",
+    "reset",
 )
 """Every program; each is the one function of bpf/<name>.c."""
 

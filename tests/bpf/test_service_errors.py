@@ -7,8 +7,22 @@ import struct
 import pytest
 
 from tests.support.asking import BACK, CLIENT, FRONT, REMOTE, TOO, VIP, WEB, Asking
-from tests.support.bpf import GATEWAY_MAC, REDIRECT, node
-from tests.support.packets import Payload, frame, ip, read, summed, tcp, udp
+from tests.support.bpf import GATEWAY_MAC, REDIRECT, SHOT, node
+from tests.support.packets import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    TCP,
+    Payload,
+    frame,
+    ip,
+    read,
+    segment,
+    summed,
+    tcp,
+    udp,
+)
 from tests.support.pieces import HEADER, KINDS, error, quote
 from tests.support.world import assert_summed
 
@@ -130,21 +144,58 @@ def test_an_endpoint_that_asks_itself_is_told_by_itself(asking: Asking) -> None:
     assert_summed(packet)
 
 
-@BOTH
-def test_without_a_backend_the_endpoint_is_told_at_once(asking: Asking, kind: str) -> None:
+def test_without_a_backend_the_sender_of_a_datagram_is_told(asking: Asking) -> None:
     family = asking.family
     asking.serve()
 
-    done = asking.send(PAYLOADS[kind])
+    done = asking.send(PAYLOADS["udp"])
 
     assert done.verdict == REDIRECT
     packet = read(done.packet)
     assert (str(packet.source), str(packet.destination)) == (GATEWAY[family], WEB[family])
     assert packet.payload[:2] == bytes(UNREACHABLE[family])
-    own = sent(asking, kind, VIP[family])
+    own = sent(asking, "udp", VIP[family])
     assert quote(packet) == own[: len(quote(packet))]
     assert len(quote(packet)) >= HEADER[family] + 8
     assert_summed(packet)
+    assert asking.node.drops() == {"SERVICE_NO_BACKEND egress": 1}
+
+
+@pytest.mark.parametrize(
+    ("flags", "data", "expected"),
+    [
+        (SYN, b"", (0, 1001, RST | ACK)),
+        (SYN, b"early", (0, 1006, RST | ACK)),
+        (ACK, b"data", (2000, 0, RST)),
+        (FIN | ACK, b"", (2000, 0, RST)),
+        (FIN, b"xy", (0, 1003, RST | ACK)),
+    ],
+)
+def test_without_a_backend_a_connection_is_reset(
+    asking: Asking, flags: int, data: bytes, expected: tuple[int, int, int]
+) -> None:
+    """RFC 9293 section 3.5.2."""
+    family = asking.family
+    asking.serve()
+    header = struct.pack("!HHIIBBHHH", CLIENT, FRONT, 1000, 2000, 5 << 4, flags, 1024, 0, 0)
+
+    done = asking.send(Payload(TCP, header + data))
+
+    assert done.verdict == REDIRECT
+    packet = read(done.packet)
+    assert (packet.to, packet.of) == ("020000000002", GATEWAY_MAC)
+    assert (str(packet.source), str(packet.destination)) == (VIP[family], WEB[family])
+    assert (packet.ports, packet.protocol, len(packet.payload)) == ((FRONT, CLIENT), TCP, 20)
+    assert struct.unpack_from("!IIxB", packet.payload, 4) == expected
+    assert_summed(packet)
+    assert asking.node.drops() == {"SERVICE_NO_BACKEND egress": 1}
+    assert asking.node.counters()["resets_sent"] == 1
+
+
+def test_a_reset_is_not_answered(asking: Asking) -> None:
+    asking.serve()
+
+    assert asking.send(segment(CLIENT, FRONT, RST)).verdict == SHOT
     assert asking.node.drops() == {"SERVICE_NO_BACKEND egress": 1}
 
 

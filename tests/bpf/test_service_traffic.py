@@ -174,11 +174,41 @@ def test_a_change_of_backends_under_connects_loses_none(pair: Pair, family: int)
 
 @FAMILIES
 def test_a_client_is_refused_at_once_without_a_backend(pair: Pair, family: int) -> None:
+    """By the first packet: nothing is sent twice."""
     serve(pair, family)
+    before = pair.counters(pair.east)
 
     with inside(pair.east.endpoint), pytest.raises(ConnectionRefusedError):
         socket.create_connection((VIP[family], 80), timeout=20)
     assert refused_datagram(pair.east, family)
+
+    after = pair.counters(pair.east)
+    assert after["resets_sent"] == before["resets_sent"] + 1
+    assert after["icmp_errors_sent"] == before["icmp_errors_sent"] + 1
+
+
+@FAMILIES
+def test_a_connection_ends_when_no_backend_is_left(pair: Pair, family: int) -> None:
+    over = threading.Event()
+
+    def hold(opened: socket.socket) -> None:
+        accepted, _ = opened.accept()
+        with accepted:
+            accepted.sendall(b"hello")
+            assert over.wait(20)
+
+    serve(pair, family, WEST[family])
+    with (
+        server(pair.west.endpoint, WEST[family], socket.SOCK_STREAM, hold),
+        inside(pair.east.endpoint),
+        socket.create_connection((VIP[family], 80), timeout=20) as client,
+    ):
+        assert client.recv(64) == b"hello"
+        serve(pair, family)
+        client.sendall(b"still there?")
+        with pytest.raises(ConnectionResetError):
+            client.recv(64)
+        over.set()
 
 
 @pytest.mark.parametrize("backend", [WEST, EAST], ids=["elsewhere", "itself"])

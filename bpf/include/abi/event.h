@@ -63,5 +63,6 @@ enum counter {
 	COUNTER_SERVICE_ASKED = 18,	/* from an endpoint to a frontend, translated */
 	COUNTER_SERVICE_ANSWERED = 19,	/* back to it, from a backend */
 	COUNTER_QUESTIONS = 20,		/* of a join: does the tunnel pass? heard already */
-	COUNTER_COUNT = 21,
+	COUNTER_RESETS_SENT = 21,	/* to an endpoint: nobody takes its connection */
+	COUNTER_COUNT = 22,
 };

@@ -27,7 +27,8 @@ enum stage {
 	STAGE_ICMP_ERROR = 7,
 	STAGE_SERVICE = 8,
 	STAGE_SERVICE_ANSWER = 9,
-	STAGE_COUNT = 10,
+	STAGE_RESET = 10,
+	STAGE_COUNT = 11,
 };
 
 /* What services do to a packet. */
@@ -68,7 +69,7 @@ struct packet {
 	__u32 rule;		/* the policy rule that decided; 0: none did */
 	__u32 audited;		/* enum drop_reason: let through, where policy would refuse */
 	__u32 error_mtu;	/* STAGE_ICMP_ERROR: what fits, when it is too big */
-	__u16 error;		/* STAGE_ICMP_ERROR: enum drop_reason */
+	__u16 error;		/* STAGE_ICMP_ERROR, STAGE_RESET: enum drop_reason */
 	__u8 service;		/* enum packet_service */
 	__u8 reserved2;
 };
