@@ -133,10 +133,8 @@ def test_the_newest_drops_are_shown_with_identity_and_line(
               if r["destination"] == nobody]  # fmt: skip
     assert (row["reason"], row["direction"]) == ("UNKNOWN_DESTINATION", "egress")
     assert (row["source"], row["source_identity"]) == (web.ipv4, web.identity)
-    assert row["file"] == "from_endpoint.c"
-    assert f"from_endpoint.c:{row['line']}" in mesh.run(
-        web.node, "meshnet", "drops", "--last", "50"
-    )
+    assert row["file"] == "egress.h"
+    assert f"egress.h:{row['line']}" in mesh.run(web.node, "meshnet", "drops", "--last", "50")
 
 
 def test_a_labs_hosts_share_one_machines_memory(mesh: Mesh, workloads: dict[str, Workload]) -> None:
