@@ -127,8 +127,8 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
     u32, u64 = ctypes.c_uint32, ctypes.c_uint64
     hashed, lpm, lazy = MapType.HASH, MapType.LPM_TRIE, MapFlag.NO_PREALLOC
     array, percpu = MapType.ARRAY, MapType.PERCPU_ARRAY
-    lru = MapType.LRU_HASH
-    reasons = max(abi.DropReason) + 1
+    lru, ring = MapType.LRU_HASH, MapType.RINGBUF
+    reasons, classes = max(abi.DropReason) + 1, sizes.policy_classes
 
     def spec(
         name: str,
@@ -162,23 +162,21 @@ def schema(sizes: Sizes) -> tuple[MapSpec, ...]:
         spec("pod_cidrs", lpm, abi.Prefix, u32, 4 * sizes.nodes, lazy),
         spec("drops", percpu, u32, abi.Count, reasons * abi.Direction.COUNT),
         spec("counters", percpu, u32, abi.Count, abi.Counter.COUNT),
-        spec("seen_identities", MapType.LRU_HASH, abi.SeenKey, u64, sizes.seen_identities),
-        spec("events", MapType.RINGBUF, None, None, sizes.events_bytes),
+        spec("seen_identities", lru, abi.SeenKey, u64, sizes.seen_identities),
+        spec("events", ring, None, None, sizes.events_bytes),
         spec("event_buckets", percpu, u32, abi.EventBucket, reasons),
-        spec("conntrack", MapType.LRU_HASH, abi.ConntrackKey, abi.Conntrack, sizes.conntrack),
+        spec("conntrack", lru, abi.ConntrackKey, abi.Conntrack, sizes.conntrack),
         spec("services", hashed, abi.ServiceKey, abi.Service, sizes.services, lazy),
         spec("backends", array, u32, abi.Backend, sizes.backends),
         spec("backend_slots", array, u32, u32, sizes.backend_slots, MapFlag.MMAPABLE),
         spec("backend_hits", percpu, u32, u64, sizes.backends),
         spec("service_affinity", lru, abi.AffinityKey, abi.Affinity, sizes.service_clients),
         spec("socket_peers", lru, abi.SocketPeerKey, abi.SocketPeer, sizes.service_clients),
-        spec("fragments", MapType.LRU_HASH, abi.FragmentKey, abi.Fragment, sizes.fragments),
-        spec("nat", MapType.LRU_HASH, abi.NatKey, abi.Nat, sizes.nat),
+        spec("fragments", lru, abi.FragmentKey, abi.Fragment, sizes.fragments),
+        spec("nat", lru, abi.NatKey, abi.Nat, sizes.nat),
         spec("unmasqueraded", lpm, abi.Prefix, u32, sizes.unmasqueraded, lazy),
         spec("policy", hashed, abi.PolicyKey, u32, sizes.policy, lazy),
-        spec(
-            "policy_classes", lpm, abi.PolicyClassKey, abi.PolicyRuling, sizes.policy_classes, lazy
-        ),
+        spec("policy_classes", lpm, abi.PolicyClassKey, abi.PolicyRuling, classes, lazy),
         spec("icmp_budget", percpu, u32, abi.EventBucket, 1),
         spec("service_addresses", hashed, abi.Address, u32, sizes.services, lazy),
         spec("service_flows", lru, abi.ServiceFlowKey, abi.ServiceFlow, sizes.service_flows),

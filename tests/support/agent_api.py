@@ -28,19 +28,20 @@ from meshnet.errors import (
 from meshnet.logic import settings
 from meshnet.model.addressing import parse_prefix
 from meshnet.model.cluster import Cluster
+from tests.support.agent_manifests import FakeManifests
 
 Json = Any
 
 
-class FakeAgent:
+class FakeAgent(FakeManifests):
     """Node east-1 of cluster east (id 1), in a mesh with cluster west (id 2)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.ready = True
         self.problems: list[dict[str, str]] = []
         self.netns = "/proc/self/ns/net"
         """Where endpoints are put whose namespace the agent would make."""
-        self.endpoints: dict[tuple[str, str], dict[str, Json]] = {}
         self.elsewhere: list[dict[str, Json]] = []
         self.owners: list[tuple[str, int]] = []
         """Every owner that was ever told, with the endpoint's name."""
@@ -57,7 +58,6 @@ class FakeAgent:
         """For each `mesh access`."""
         self.drops: list[dict[str, Json]] = []
         self.drop_events: list[dict[str, Json]] = []
-        self.manifests: dict[tuple[str, str, str], Json] = {}
         self.cluster = Cluster(name="east", id=1, pod_cidrs=(parse_prefix("10.1.0.0/16"),))
         self.rotating = False
         self.plan_fails = False
@@ -304,88 +304,6 @@ class FakeAgent:
                 endpoint["labels"][key] = value
         endpoint["audit"] = body.get("audit", endpoint["audit"])
         return endpoint
-
-    # --- policy ---------------------------------------------------------------------------
-
-    def get_policies(self) -> Json:
-        return [
-            {"kind": kind, "namespace": namespace, "name": name, "audit": False, "rules": 1,
-             "origin": "east",
-             "default_deny": ["ingress"], "endpoints": []}
-            for kind, namespace, name in sorted(self.manifests)
-        ]  # fmt: skip
-
-    def post_policies_plan(self, body: Json) -> Json:
-        return [
-            {"identity": 65800, "labels": "", "direction": "ingress", "remote": "everybody else",
-             "remote_labels": "", "before": ["everything"], "after": ["nothing"]}
-            for change in self.post_manifests_diff(body)
-            if change["action"] != "unchanged"
-        ]  # fmt: skip
-
-    def get_why(self, source: str, destination: str, port: str = "80/tcp") -> Json:
-        for name in (source, destination):
-            if name not in ("world", *(name for _, name in self.endpoints)):
-                raise NotFound(f"{name!r} is no endpoint, address or entity that is known")
-        denied = source == "world"
-        policy = {"policy": "NetworkPolicy default/web", "place": "spec.ingress[0]"}
-        return {
-            "source": source, "destination": destination, "port": port,
-            "verdict": "denied" if denied else "allowed",
-            "direction": "ingress" if denied else "",
-            "rules": [] if denied else [{"direction": "ingress", "deny": False, "audit": False,
-                                         **policy}],
-            "missing": "no rule of NetworkPolicy default/web allows it" if denied else "",
-            "path": [{"hook": "deliver_local", "node": "east-1", "decision": "ingress"}],
-            "seen": [],
-        }  # fmt: skip
-
-    # --- manifests ------------------------------------------------------------------------
-
-    def get_manifests(self, kind: str, namespace: str | None = None, name: str = "") -> Json:
-        found = [
-            document
-            for (what, where, called), document in sorted(self.manifests.items())
-            if what.lower() == kind and namespace in (None, where) and name in ("", called)
-        ]
-        if name and not found:
-            raise NotFound(f"no {kind} {name}")
-        return found
-
-    def post_manifests_apply(self, body: Json) -> Json:
-        changes = self.post_manifests_diff(body)
-        for change in changes:
-            key = (change["kind"], change["namespace"], change["name"])
-            self.manifests[key] = change["after"]
-        return changes
-
-    def post_manifests_diff(self, body: Json) -> Json:
-        return [self._change(document) for document in body["documents"]]
-
-    def post_manifests_delete(self, body: Json) -> Json:
-        keys = [(key["kind"], key["namespace"], key["name"]) for key in body["keys"]]
-        for key in keys:
-            if key not in self.manifests:
-                raise NotFound(f"{key} is not applied")
-        return [
-            {"kind": k, "namespace": ns, "name": n, "action": "deleted",
-             "before": self.manifests.pop((k, ns, n)), "after": None}
-            for k, ns, n in keys
-        ]  # fmt: skip
-
-    def _change(self, document: Json) -> Json:
-        metadata = document["metadata"]
-        key = (document["kind"], metadata.get("namespace", ""), metadata["name"])
-        before = self.manifests.get(key)
-        same = "unchanged" if before == document else "configured"
-        return {
-            "kind": key[0],
-            "namespace": key[1],
-            "name": key[2],
-            "action": same if before else "created",
-            "before": before,
-            "after": document,
-        }
 
 
 def remote(name: str = "west", id: int = 2, **changes: Json) -> dict[str, Json]:

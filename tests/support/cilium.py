@@ -31,30 +31,7 @@ def keys(host: str = "172.30.7.2") -> dict[str, str]:
                 "endpointSlicesExportMode": "services-and-endpointslices",
             },
         ),
-        f"cilium/state/nodes/v1/{CLUSTER}/{NODE}": _json(
-            Name=NODE,
-            Cluster=CLUSTER,
-            IPAddresses=[
-                {"Type": "InternalIP", "IP": host},
-                {"Type": "CiliumInternalIP", "IP": "10.7.1.114"},
-            ],
-            IPv4AllocCIDR={"IP": "10.7.1.0", "Mask": "////AA=="},
-            IPv4SecondaryAllocCIDRs=None,
-            IPv6AllocCIDR=None,
-            IPv6SecondaryAllocCIDRs=None,
-            IPv4HealthIP="10.7.1.90",
-            IPv6HealthIP="",
-            IPv4IngressIP="",
-            IPv6IngressIP="",
-            ClusterID=ID,
-            Source="custom-resource",
-            EncryptionKey=0,
-            Labels={"kubernetes.io/os": "linux"},
-            Annotations={},
-            WireguardPubKey="",
-            BootID="03e2d452-96f2-4b0b-a0c5-1e0c6e0d2f53",
-            ANewFieldOfANewerCilium={"a": [1]},
-        ),
+        f"cilium/state/nodes/v1/{CLUSTER}/{NODE}": _node(host),
         f"cilium/state/ip/v1/default/{POD}": _json(
             IP=POD,
             Mask=None,
@@ -86,6 +63,33 @@ def keys(host: str = "172.30.7.2") -> dict[str, str]:
             for kind in prefixes
         },
     }
+
+
+def _node(host: str) -> str:
+    return _json(
+        Name=NODE,
+        Cluster=CLUSTER,
+        IPAddresses=[
+            {"Type": "InternalIP", "IP": host},
+            {"Type": "CiliumInternalIP", "IP": "10.7.1.114"},
+        ],
+        IPv4AllocCIDR={"IP": "10.7.1.0", "Mask": "////AA=="},
+        IPv4SecondaryAllocCIDRs=None,
+        IPv6AllocCIDR=None,
+        IPv6SecondaryAllocCIDRs=None,
+        IPv4HealthIP="10.7.1.90",
+        IPv6HealthIP="",
+        IPv4IngressIP="",
+        IPv6IngressIP="",
+        ClusterID=ID,
+        Source="custom-resource",
+        EncryptionKey=0,
+        Labels={"kubernetes.io/os": "linux"},
+        Annotations={},
+        WireguardPubKey="",
+        BootID="03e2d452-96f2-4b0b-a0c5-1e0c6e0d2f53",
+        ANewFieldOfANewerCilium={"a": [1]},
+    )
 
 
 def _json(**value: object) -> str:
