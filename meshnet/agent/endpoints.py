@@ -152,19 +152,21 @@ class Endpoints:
             self._watch_owner(endpoint)
 
     async def reconcile(self) -> None:
-        """Full pass: the kernel has exactly our endpoints' interfaces and rows."""
+        """Full pass: the kernel has exactly our endpoints' interfaces and rows. What it lists
+        says nothing of endpoints that are made or changed meanwhile."""
         errors: list[MeshnetError] = []
+        known = self.list()
         links, rows = await self._links(), self._dataplane.endpoints()
         ours = {endpoint.host_ifname for endpoint in self.list()}
         for name in links.keys() - ours:
             await self._netlink.delete_link(name)
-        for endpoint in self.list():
+        for endpoint in known:
             try:
                 await self._reconcile_one(endpoint, rows.get(links.get(endpoint.host_ifname, 0)))
             except MeshnetError as error:  # one bad endpoint must not hold up the rest
                 errors.append(error)
-        there = set((await self._links()).values())
-        for ifindex in self._dataplane.endpoints().keys() - there:
+        attached = set(self._dataplane.endpoints())
+        for ifindex in attached - set((await self._links()).values()):
             self._dataplane.detach_endpoint(ifindex)
         if errors:
             raise ExceptionGroup("endpoints not reconciled", errors)
@@ -173,8 +175,8 @@ class Endpoints:
         """`row`: what the dataplane had for its interface, if that was there."""
         if endpoint.key in self._ending:
             await self._end(endpoint, "endpoint ended")
-        elif endpoint.state is not EndpointState.READY:
-            pass  # it is being made
+        elif (endpoint.state, self._endpoints.get(endpoint.key)) != (EndpointState.READY, endpoint):
+            pass  # it is being made, or another now
         elif not facts.is_alive(endpoint):
             await self._end(endpoint, "endpoint ended: its process or its namespace is gone")
         elif (

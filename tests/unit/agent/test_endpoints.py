@@ -18,6 +18,7 @@ from meshnet.errors import (
     Unreachable,
     UsageError,
 )
+from meshnet.model.dataplane import EndpointRow
 from meshnet.model.endpoint import EndpointState
 from meshnet.registry import schema
 from tests.support.node import Node, process
@@ -220,3 +221,39 @@ async def test_the_default_route_follows_what_the_paths_take(node: Node) -> None
     assert node.endpoints.get("default", "late").state is EndpointState.READY
     await node.endpoints.reconcile()
     assert node.dataplane.endpoints().keys() == set((await node.kernel.list_veths("mesh")).values())
+
+
+async def test_an_endpoint_that_is_made_during_a_full_pass_is_left_alone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's answer is of before, and comes when the endpoint is ready."""
+    names = iter(("one", "two"))
+    listed, attach, detach = (
+        node.kernel.list_veths,
+        node.dataplane.attach_endpoint,
+        node.dataplane.detach_endpoint,
+    )
+    happened: list[str] = []
+
+    async def slow(prefix: str) -> dict[str, int]:
+        found = await listed(prefix)
+        if (name := next(names, None)) is not None:
+            await make(node, name)
+        return found
+
+    def attached(row: EndpointRow) -> None:
+        happened.append(f"attached {row.endpoint_id}")
+        attach(row)
+
+    def detached(ifindex: int) -> None:
+        happened.append(f"detached {ifindex}")
+        detach(ifindex)
+
+    monkeypatch.setattr(node.kernel, "list_veths", slow)
+    monkeypatch.setattr(node.dataplane, "attach_endpoint", attached)
+    monkeypatch.setattr(node.dataplane, "detach_endpoint", detached)
+    await node.endpoints.reconcile()
+
+    ids = [node.endpoints.get("default", name).id for name in ("one", "two")]
+    assert happened == [f"attached {number}" for number in ids]
+    assert {row.endpoint_id for row in node.dataplane.endpoints().values()} == set(ids)
