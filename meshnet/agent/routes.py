@@ -7,6 +7,8 @@ asks the host's routing table.
 
 from __future__ import annotations
 
+import time
+
 from meshnet.agent.local import LocalNode
 from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.paths import Paths
@@ -16,6 +18,10 @@ from meshnet.model.addressing import Address, Prefix, usable_mtu
 from meshnet.model.dataplane import Mode
 from meshnet.model.kernel import Route
 from meshnet.netlink.api import Netlink
+
+LISTED_S = 30.0
+"""How long the kernel is believed to have what was written, without news of it. A listing has
+the routes of all endpoints here, too."""
 
 
 class Routes:
@@ -33,18 +39,30 @@ class Routes:
         self._paths = paths
         self._netlink = netlink
         self._ifindex = vxlan_ifindex
+        self._written: dict[Prefix, Route] | None = None
+        self._listed_at = 0.0
 
     async def reconcile(self) -> None:
-        """One full pass."""
+        """One full pass; most news of the mesh change no route, and the kernel is not asked
+        about those for LISTED_S."""
         if not self._view.tables.synced:
             return
+        desired = self._desired()
+        if desired == self._written and time.monotonic() - self._listed_at < LISTED_S:
+            return
+        self._written = None
         found = await self._netlink.list_routes()
         actual = {route.destination: route for route in found if self._is_ours(route)}
-        changes = plan(self._desired(), actual)
+        changes = plan(desired, actual)
         for route in changes.replace.values():
             await self._netlink.replace_route(route)
         for destination in changes.delete:
             await self._netlink.delete_route(actual[destination])
+        self._written, self._listed_at = desired, time.monotonic()
+
+    def doubt(self) -> None:
+        """Routes of this host have changed, whosever they are."""
+        self._written = None
 
     def _is_ours(self, route: Route) -> bool:
         """The others are endpoints', on their veths."""

@@ -221,22 +221,25 @@ class _Agent:
             local, self.view, self.paths, dataplane, self.enforcement, self.effect
         )
         self.on_forwarding = Loop("forwarding", forwarding.reconcile)
-        self.on_paths = [
+        maps = [
             self.on_forwarding,
             Loop("routes", routes_of_host.reconcile),
             self.balancing.loop,
-            self.on_endpoints,
         ]
         paths_loop = Loop("paths", self.paths.reconcile)
         self.paths.trigger = paths_loop.trigger
-        self.on_mesh = [*self.on_paths, paths_loop]
+        self.on_paths = [*maps, self.on_endpoints]
+        self.on_mesh = [*maps, paths_loop]
         self.loops = [
-            *self.on_mesh,
+            *maps,
+            self.on_endpoints,
+            paths_loop,
             Loop("conntrack", ConntrackSweeper(dataplane).reconcile, resync_s=SWEEP_S),
         ]
         self.underlay = UnderlayWatch(
-            local, netlink, settings, routes_changed=self.paths.routes_changed, stop=self._stop
+            local, netlink, settings, routes_changed=self._routes_changed, stop=self._stop
         )
+        self._routes = routes_of_host
 
     def _build_api(self, settings: Settings) -> None:
         """What the command line asks and orders."""
@@ -337,6 +340,10 @@ class _Agent:
     def _paths_changed(self) -> None:
         for loop in self.on_paths:
             loop.trigger()
+
+    def _routes_changed(self) -> None:
+        self._routes.doubt()
+        self.paths.routes_changed()
 
     async def _reconcile_endpoints(self) -> None:
         """Endpoints that were given another identity may be what somebody waits for."""

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import attrs
 import pytest
 
+from meshnet.agent import routes as routes_module
 from meshnet.agent.native_probe import NativeProber, Target, answered, echo
 from meshnet.agent.paths import Paths
 from meshnet.agent.routes import Routes
@@ -114,6 +115,32 @@ async def test_a_measured_path_narrows_the_hosts_routes_and_the_endpoints() -> N
         assert (found[four], found[six]) == fits
         assert world.paths.path_mtu(OUTER) == (measured or 1500)
         assert world.paths.endpoint_mtu == fits[0]
+
+
+async def test_the_kernel_is_asked_again_for_another_route_for_news_and_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(Routing.TUNNEL)
+    vxlan, _ = await world.kernel.ensure_vxlan("vx", port=8472, mtu=1450, addresses=())
+    await world.kernel.set_up(vxlan)
+    routes = Routes(world.local, world.view, world.paths, world.kernel, vxlan_ifindex=vxlan)  # type: ignore[arg-type]
+    await world.paths.reconcile()
+
+    async def mended() -> bool:
+        """Whether the next pass writes again what somebody took away."""
+        gone = next(iter(world.kernel.routes))
+        del world.kernel.routes[gone]
+        await routes.reconcile()
+        return gone in world.kernel.routes
+
+    await routes.reconcile()
+    assert not await mended(), "nothing was heard of it"
+    routes.doubt()
+    assert await mended()
+    world.paths.path_prober.path_mtus[OUTER] = 1400
+    assert await mended()
+    monkeypatch.setattr(routes_module, "LISTED_S", 0.0)
+    assert await mended()
 
 
 async def test_who_is_measured_is_named_with_both_ends_inside_and_outside() -> None:
