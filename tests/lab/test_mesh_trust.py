@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.formed import Mesh, eventually, formed
+from tests.support.formed import UNDERLAY, Mesh, eventually, formed
 from tests.support.lab import Node
 
 pytestmark = pytest.mark.lab
@@ -23,6 +27,26 @@ def mesh() -> Iterator[Mesh]:
         made.start("east-2", "api")
         made.start("west-2", "cache")
         yield made
+
+
+IDLE = str(Path(__file__).parents[1] / "support" / "idle_reader.py")
+IDLE_S = 50.0
+"""More than three pings: grpc's own limits would have cut the client at the third."""
+
+
+@pytest.fixture(scope="module")
+def idle(mesh: Mesh) -> Iterator[tuple[subprocess.Popen[str], float]]:
+    """A client of east's gateway that only pings, since before the CAs were replaced."""
+    argv = [sys.executable, IDLE, "east", f"{UNDERLAY['east-2']}:4243"]
+    with subprocess.Popen(
+        mesh["west-1"].argv(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        try:
+            yield reader, time.monotonic()
+        finally:
+            reader.kill()
 
 
 def pinging(node: Node, endpoint: str, address: str) -> subprocess.Popen[str]:
@@ -48,6 +72,7 @@ def fingerprints(mesh: Mesh) -> set[str]:
     return {row["fingerprint"] for row in ca(mesh)["authorities"]}  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("idle")
 def test_cas_are_replaced_and_certificates_renewed_without_one_lost_packet(mesh: Mesh) -> None:
     api, cache = mesh.workload("east-2", "api"), mesh.workload("west-2", "cache")
     before = fingerprints(mesh)
@@ -92,6 +117,18 @@ def test_rotation_is_refused_where_there_are_no_keys(mesh: Mesh) -> None:
         "Error: this node holds no CA keys: run `meshnet cluster ca rotate` on a signer "
         "(172.31.0.11:4244)"
     )
+
+
+def test_a_client_that_pings_every_15_s_and_says_nothing_is_not_cut(
+    idle: tuple[subprocess.Popen[str], float],
+) -> None:
+    """As Cilium's; its negative is in tests/contract/test_kvstoremesh.py."""
+    reader, began = idle
+    time.sleep(max(0.0, began + IDLE_S - time.monotonic()))
+    said, _ = reader.communicate(timeout=60)
+    found = json.loads(said)
+    assert found["idle_s"] >= IDLE_S
+    assert (set(found["states"]), found["keys"]) == ({"READY"}, 1)
 
 
 def test_stolen_node_is_thrown_out_and_reaches_nobody_any_more(mesh: Mesh) -> None:
