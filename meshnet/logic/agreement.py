@@ -27,11 +27,17 @@ def compare(ours: Abilities, theirs: Abilities, other: str) -> tuple[Check, ...]
             f"we send {ours.tunnel}, {other} sends {theirs.tunnel}: each takes the other's",
         ),
         Check.of("families", _family_faults(ours, theirs, other), _shared(ours, theirs)),
-        Check.of(
-            "identities",
-            _identity_faults(ours, theirs, other),
-            f"maxConnectedClusters is {ours.max_connected_clusters} on both sides",
-        ),
+        identities(ours.max_connected_clusters, theirs.max_connected_clusters, other),
+    )
+
+
+def identities(ours: int, theirs: int, other: str) -> Check:
+    """By what both sides have for maxConnectedClusters; 0: it says nothing, as Cilium did before
+    it could be set, and means ours."""
+    return Check.of(
+        "identities",
+        _identity_faults(ours, theirs or ours, other),
+        f"maxConnectedClusters is {ours} on both sides",
     )
 
 
@@ -129,8 +135,7 @@ def _versions(families: Iterable[int]) -> str:
     return " and ".join(f"IPv{version}" for version in sorted(families))
 
 
-def _identity_faults(ours: Abilities, theirs: Abilities, other: str) -> Iterator[Fault]:
-    one, another = ours.max_connected_clusters, theirs.max_connected_clusters
+def _identity_faults(one: int, another: int, other: str) -> Iterator[Fault]:
     if one != another:
         yield Fault(
             f"maxConnectedClusters is {one} here and {another} in {other}: identities would be "

@@ -20,9 +20,11 @@ from meshnet.kvstore.api import KV, Created, Put, Unchanged
 from meshnet.kvstore.channel import ClientTls
 from meshnet.kvstore.etcd import EtcdKV
 from meshnet.logic.admission import MAX_BYTES
+from meshnet.logic.agreement import identities
+from meshnet.model.ability import MAX_CONNECTED_CLUSTERS
 from meshnet.model.addressing import Prefix
 from meshnet.model.check import Check, demand
-from meshnet.model.cluster import Cluster
+from meshnet.model.cluster import Cluster, ClusterConfig
 from meshnet.model.names import cluster_name
 from meshnet.model.remote import EtcdAccess, EtcdConfig, Remote, RemoteKind, RemoteState
 from meshnet.pki.ca import Signer
@@ -87,8 +89,12 @@ async def add(
     introduction = Introduction(kv, cluster, pki)
     neighbourhood = await introduction.neighbourhood()
     demand(compare(neighbourhood, name, None, pod_cidrs))
-    number = await _id_of(name, open_etcd(name, config.endpoints, config.access))
-    checks = compare(neighbourhood, name, number, pod_cidrs)
+    theirs = await _config_of(name, open_etcd(name, config.endpoints, config.access))
+    number = theirs.id
+    checks = (
+        *compare(neighbourhood, name, number, pod_cidrs),
+        identities(MAX_CONNECTED_CLUSTERS, theirs.max_connected_clusters, f"cluster {name!r}"),
+    )
     demand(checks)
     held = await Remotes(kv).find(name)
     remote = Remote(
@@ -109,7 +115,7 @@ async def add(
     return Added(cluster=name, id=number, checks=checks)
 
 
-async def _id_of(name: str, theirs: KV) -> int:
+async def _config_of(name: str, theirs: KV) -> ClusterConfig:
     key = schema.cluster_config(name)
     try:
         found = await theirs.get(key)
@@ -120,7 +126,7 @@ async def _id_of(name: str, theirs: KV) -> int:
             f"that etcd has no {key}: is it the clustermesh-apiserver of cluster {name!r}, and "
             "is it ready?"
         )
-    return codec.decode_cluster_config(key, found.value).id
+    return codec.decode_cluster_config(key, found.value)
 
 
 async def access(

@@ -17,7 +17,9 @@ import attrs
 
 from meshnet.errors import Compacted, Denied, PoisonedKey, Refused, Unreachable
 from meshnet.kvstore.api import KV, Deleted, KeyValue
+from meshnet.logic.agreement import identities
 from meshnet.mesh.claims import Kind
+from meshnet.model.ability import MAX_CONNECTED_CLUSTERS
 from meshnet.model.remote import Remote
 from meshnet.registry import codec, schema
 
@@ -107,6 +109,11 @@ class RemoteReader:
                 f"{self._remote.name} answers with cluster id {config.id}, but joined with "
                 f"{self._remote.id}: was it set up anew? `mesh leave` it and join again"
             )
+        check = identities(
+            MAX_CONNECTED_CLUSTERS, config.max_connected_clusters, f"cluster {self._remote.name!r}"
+        )
+        if not check.ok:
+            raise Refused(check.text)
         self._tell(Introduced(_as_cached(key, found.value)))
         return config.synced_canaries
 

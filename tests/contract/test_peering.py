@@ -156,6 +156,21 @@ async def test_adding_again_replaces_credentials_and_keeps_what_was_given_to_it(
     assert len(again.peer_certificates) == 1, "it may still read us"
 
 
+async def test_a_cluster_that_cuts_identities_elsewhere_is_not_added(
+    east: RunningCluster, apiserver: Apiserver
+) -> None:
+    key = schema.cluster_config(cilium.CLUSTER)
+    theirs = apiserver.process.kv()
+    await theirs.put(key, b'{"id":7,"capabilities":{"maxConnectedClusters":511}}')
+    try:
+        with pytest.raises(Refused, match=r"255 here and 511 in cluster 'cil'.*: set it to 255 in"):
+            await added(east, apiserver.config())
+    finally:
+        await theirs.put(key, cilium.keys()[key].encode())
+        await theirs.close()
+    assert await east.kv.get(schema.remote(cilium.CLUSTER)) is None
+
+
 async def test_what_access_gives_reads_us_until_it_is_given_anew_or_the_cluster_leaves(
     east: RunningCluster, apiserver: Apiserver
 ) -> None:

@@ -209,6 +209,18 @@ async def test_another_cluster_behind_the_same_name_is_an_error_one_can_read(
     assert "answers with cluster id 9, but joined with 2" in str(status.error)
 
 
+async def test_a_cluster_that_cuts_identities_elsewhere_is_an_error_one_can_read(
+    clusters: Clusters,
+) -> None:
+    config = {"id": 2, "capabilities": {"maxConnectedClusters": 511}}
+    await put_all(clusters.west, introduction() | state(nodes=1, endpoints=1))
+    await clusters.west.put(schema.cluster_config("west"), json.dumps(config).encode())
+    async with mirroring(clusters.east, await lead(clusters.east), clusters.open):
+        status = await status_when(clusters.east, lambda status: status.error is not None)
+        assert await contents(clusters.east, CACHE) == {}
+    assert "maxConnectedClusters is 255 here and 511 in cluster 'west'" in str(status.error)
+
+
 async def test_keys_over_the_cap_are_left_out_and_let_in_when_there_is_room(
     clusters: Clusters,
 ) -> None:
