@@ -221,18 +221,13 @@ class _Agent:
             local, self.view, self.paths, dataplane, self.enforcement, self.effect
         )
         self.on_forwarding = Loop("forwarding", forwarding.reconcile)
-        maps = [
-            self.on_forwarding,
-            Loop("routes", routes_of_host.reconcile),
-            self.balancing.loop,
-        ]
+        maps = [self.on_forwarding, Loop("routes", routes_of_host.reconcile), self.balancing.loop]
         paths_loop = Loop("paths", self.paths.reconcile)
         self.paths.trigger = paths_loop.trigger
         self.on_paths = [*maps, self.on_endpoints]
         self.on_mesh = [*maps, paths_loop]
         self.loops = [
-            *maps,
-            self.on_endpoints,
+            *self.on_paths,
             paths_loop,
             Loop("conntrack", ConntrackSweeper(dataplane).reconcile, resync_s=SWEEP_S),
         ]
