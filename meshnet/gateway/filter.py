@@ -1,7 +1,8 @@
 """What other clusters may read of ours. Pure: a key or a range in, a reason or None out.
 
-The list is design section 3's. Both ends of a range are looked at: etcd's own role check
-looked at one and was bypassed that way (facts of etcd 3.4, GHSA-xg4h-6gfc-h4m8).
+The list is design section 3's, and manifests for the whole mesh (docs/design/0013). Both ends of a
+range are looked at: etcd's own role check looked at one and was bypassed that way (facts of etcd
+3.4, GHSA-xg4h-6gfc-h4m8).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import structlog
 
 from meshnet.kvstore.api import Delete
 from meshnet.kvstore.etcd import EtcdKV
+from meshnet.logic.admission import MAX_MANIFEST_BYTES
 from meshnet.mesh.leader import Intervals, MeshLeader
 from meshnet.mesh.leadership import Leadership
 from meshnet.mesh.refusals import LASTING_S
@@ -38,6 +39,7 @@ from tests.support.mesh import (
     node,
     node_key,
     put_all,
+    shared_policy,
     state,
     status_when,
     until,
@@ -47,7 +49,7 @@ pytestmark = [pytest.mark.etcd, pytest.mark.timeout(120)]
 
 NORTH = attrs.evolve(WEST, name="north", id=3, pod_cidrs=(parse_prefix("10.3.0.0/16"),))
 NORTHERN = dict([node_key(node(1, cluster="north", cluster_id=3))])
-HONEST = state(nodes=2, endpoints=10)
+HONEST = state(nodes=2, endpoints=10) | dict([shared_policy("honest")])
 MINE = "172.20.1.1"
 """The address of node east-1, which is ours."""
 LONG = "x" * 900_000
@@ -73,6 +75,12 @@ def labelled(local: int, text: str) -> tuple[str, bytes]:
 
 OWN_LABEL = "k8s:io.cilium.k8s.policy.cluster=west;"
 
+SHARED = schema.shared_manifests("west")
+NAMESPACE = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "metadata": {"name": "shop", "annotations": {"meshnet.io/scope": "mesh"}},
+}
 LIES: dict[str, tuple[tuple[str, bytes], str]] = {
     "an address of ours": (address("10.1.0.5"), "outside the PodCIDRs of west"),
     "an address of a third cluster": (address("10.3.1.5"), "outside the PodCIDRs of west"),
@@ -140,6 +148,30 @@ LIES: dict[str, tuple[tuple[str, bytes], str]] = {
             backends={"10.1.0.5": {}},
         ),
         "backend 10.1.0.5 is outside",
+    ),
+    "a policy in another cluster's name": (
+        (f"{SHARED}north/networkpolicy/shop/web", shared_policy()[1]),
+        "is not <cluster>/<kind>/<namespace>/<name>",
+    ),
+    "a policy under another name than its own": (
+        (f"{SHARED}networkpolicy/shop/api", shared_policy()[1]),
+        "does not match key",
+    ),
+    "a policy that could not be applied here": (
+        shared_policy("moon", ingress=[{"from": [{"moon": {}}]}]),
+        "spec.ingress[0].from[0].moon",
+    ),
+    "a policy of its own cluster alone": (
+        (shared_policy("own")[0], shared_policy("own")[1].replace(b'"mesh"', b'"cluster"')),
+        "is not for the whole mesh",
+    ),
+    "a policy over the limit": (
+        shared_policy("long", ingress=[{}] * MAX_MANIFEST_BYTES),
+        f"over the limit of {MAX_MANIFEST_BYTES}",
+    ),
+    "labels for our namespaces": (
+        (f"{SHARED}namespace//shop", json.dumps(NAMESPACE).encode()),
+        "a Namespace is of its own cluster",
     ),
     "not JSON": ((f"{schema.IPS}10.2.1.206", b"\xff{"), "not JSON"),
     "JSON as deep as a well": ((f"{schema.IPS}10.2.1.207", b"[" * 100_000), "not JSON"),
@@ -216,8 +248,8 @@ async def attack(east: EtcdProcess, west: EtcdProcess, north: EtcdProcess) -> Ou
         for cluster in stores:
             await status_when(ours, lambda status: status.ready, cluster=cluster)
         lies = [made for made, _ in LIES.values()]
-        for some in (lies[:16], lies[16:]):
-            await tell(stores["west"], ours, dict(some), outcome)
+        for start in range(0, len(lies), 16):  # a status shows the first 20
+            await tell(stores["west"], ours, dict(lies[start : start + 16]), outcome)
         late = ip_key(entry(1, 77, cluster_id=3, identity=(3 << 16) + 300))
         await stores["north"].put(*late)
         await until(
@@ -243,7 +275,8 @@ async def tell(west: EtcdKV, ours: EtcdKV, lies: dict[str, bytes], outcome: Outc
     for key, value in lies.items():
         await west.put(key, value)
     await asyncio.sleep(LASTING_S + 0.3)
-    outcome.caches.append(await contents(ours, schema.CACHES))
+    mirrored = await contents(ours, schema.CACHES)
+    outcome.caches.append(mirrored | await contents(ours, schema.CACHE_MANIFESTS))
     await west.txn((), [Delete(key) for key in lies])
     await status_when(ours, lambda status: status.refused == 0)
 
@@ -261,7 +294,7 @@ def test_a_lie_is_refused_by_key_with_the_reason_and_told_once(name: str, outcom
 
 
 def test_nothing_of_a_lie_is_copied_and_nothing_else_is_harmed(outcome: Outcome) -> None:
-    assert len(outcome.caches) == 2
+    assert len(outcome.caches) == 3
     for cache in outcome.caches:
         western = {key: value for key, value in cache.items() if "/north/" not in key}
         assert western == as_mirrored(HONEST), "its honest keys stay, the lies never came"
