@@ -13,8 +13,9 @@ from typing import Protocol
 import attrs
 
 from meshnet.agent.seen import Table
-from meshnet.errors import Conflict, NotFound
+from meshnet.errors import Conflict, NotFound, Refused
 from meshnet.kvstore.api import KV, Delete, Unchanged
+from meshnet.logic.admission import MAX_MANIFESTS
 from meshnet.manifests.kinds import find_kind
 from meshnet.model.manifest import Document, Manifest, ManifestKey, SharedManifest
 from meshnet.registry import codec, schema
@@ -110,7 +111,15 @@ class Manifests:
         """What `apply` would do."""
         return [_change(each, await self._stored(each.key)) for each in manifests]
 
-    async def apply(self, manifests: Iterable[Manifest]) -> list[Change]:
+    async def apply(self, manifests: Sequence[Manifest]) -> list[Change]:
+        """Raises Refused, before anything is stored, for more than other clusters would take."""
+        wanted = {manifest.key for manifest in manifests if manifest.of_mesh}
+        if wanted:
+            shared = {each.key for each in await self.find() if each.of_mesh} | wanted
+            if len(shared) > MAX_MANIFESTS:
+                raise Refused(
+                    f"{len(shared)} manifests would be for the whole mesh: {MAX_MANIFESTS} at most"
+                )
         return [await self._apply(each) for each in manifests]
 
     async def delete(self, keys: Sequence[ManifestKey]) -> list[Change]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from meshnet.errors import ForeignKind, ManifestRefused, UsageError
+from meshnet.logic.admission import MAX_MANIFEST_BYTES
 from meshnet.manifests.cilium_policy import read_cilium_policy
 from meshnet.manifests.endpoint_slice import read_endpoint_slice
 from meshnet.manifests.metadata import SERVER_FIELDS, Metadata, read_metadata
@@ -173,6 +175,12 @@ def _check_scope(kind: Kind, metadata: Metadata, reader: Reader) -> None:
         reader.fault(
             f"a {kind.name} is of its own cluster and cannot be applied for the whole mesh: that "
             f"is for {', '.join(each.name for each in KINDS if each.of_mesh)}",
+            show=False,
+        )
+    elif scope == "mesh" and (size := len(json.dumps(reader.value))) > MAX_MANIFEST_BYTES:
+        reader.fault(
+            f"has {size} bytes: what is for the whole mesh may have {MAX_MANIFEST_BYTES}, or other "
+            "clusters would not take it",
             show=False,
         )
     if origin := metadata.annotations.get(ORIGIN_ANNOTATION):

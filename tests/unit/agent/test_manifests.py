@@ -8,7 +8,7 @@ import pytest
 
 from meshnet.agent.manifests import Action, Manifests, shared
 from meshnet.agent.seen import Table
-from meshnet.errors import ManifestRefused, NotFound
+from meshnet.errors import ManifestRefused, NotFound, Refused
 from meshnet.kvstore.api import Put
 from meshnet.kvstore.memory import MemoryKV
 from meshnet.manifests.kinds import read_manifest
@@ -110,3 +110,18 @@ async def test_others_are_told_of_what_is_for_the_mesh_and_of_nothing_else() -> 
     assert shared("west", table) == {
         "meshnet/v1/shared/manifests/west/networkpolicy/shop/web": codec.encode_manifest(policy)
     }
+
+
+async def test_no_more_are_for_the_mesh_than_other_clusters_take(
+    manifests: Manifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshnet.agent.manifests.MAX_MANIFESTS", 2)
+    one, other, third = (
+        codec.decode_shared_manifest(*shared_policy(name)).manifest for name in ("a", "b", "c")
+    )
+    await manifests.apply([one, other])
+    await manifests.apply([one])
+    with pytest.raises(Refused, match="3 manifests would be for the whole mesh: 2 at most"):
+        await manifests.apply([third])
+    assert len(await manifests.find("netpol")) == 2
+    await manifests.apply([namespace("shop")])

@@ -198,3 +198,12 @@ def test_what_is_of_its_own_cluster_is_not_for_the_mesh(kind: str) -> None:
     text += ", spec: {ports: [{port: 80}]}}" if kind == "Service" else "}"
     (fault,) = faults(text)
     assert "cannot be applied for the whole mesh: that is for NetworkPolicy" in str(fault)
+
+
+def test_what_other_clusters_would_not_take_is_refused_where_it_is_applied() -> None:
+    many = ", ".join(f"{{ports: [{{port: {port}}}]}}" for port in range(1, 1000))
+    named = "metadata: {name: p, namespace: shop, annotations: {meshnet.io/scope: mesh}}"
+    text = f"{NP}ingress: [{many}]"
+    read_manifest(yaml.safe_load(text))
+    (fault,) = faults(text.replace("metadata: {name: p, namespace: shop}", named))
+    assert "bytes: what is for the whole mesh may have 16384" in str(fault)
