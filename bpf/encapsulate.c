@@ -8,6 +8,7 @@
  *        TC_ACT_SHOT with a row in `drops` and an event.
  */
 #include "fits.h"
+#include "flow_hash.h"
 #include "geneve.h"
 #include "hop.h"
 #include "next_hop.h"
@@ -47,7 +48,7 @@ fill_tunnel(struct tunnel_header *tunnel, const struct packet *pkt, enum node_mo
 static __always_inline enum drop_reason
 encapsulate_ipv4(struct __sk_buff *skb, struct packet *pkt, const struct node *node)
 {
-	__u32 hash = bpf_get_hash_recalc(skb);
+	__u32 hash = flow_hash(skb, pkt);
 	__u32 length = skb->len - ETH_HLEN + sizeof(struct tunnel_ipv4);
 	struct tunnel_ipv4 header = {};
 
@@ -79,7 +80,7 @@ encapsulate_ipv4(struct __sk_buff *skb, struct packet *pkt, const struct node *n
 static __always_inline enum drop_reason
 encapsulate_ipv6(struct __sk_buff *skb, struct packet *pkt, const struct node *node)
 {
-	__u32 hash = bpf_get_hash_recalc(skb);
+	__u32 hash = flow_hash(skb, pkt);
 	__u32 length = skb->len - ETH_HLEN + sizeof(struct tunnel_ipv6);
 	struct tunnel_ipv6 header = {};
 	int i;
@@ -125,7 +126,7 @@ int encapsulate(struct __sk_buff *skb)
 	if (node->flags & NODE_LOCAL)	/* ours, and yet no endpoint here has it */
 		return packet_drop(skb, pkt, REFUSE(pkt, DROP_UNKNOWN_DESTINATION));
 
-	if (check_hop(skb, pkt))
+	if (check_hop(pkt))
 		return packet_expired(skb, pkt);
 
 	if (node->flags & NODE_IPV6_UNDERLAY) {

@@ -65,6 +65,22 @@ address_is_multicast(const struct address *a)
 	return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
 }
 
+static __always_inline bool
+address_is_in(const struct address *a, const volatile struct block *own)
+{
+	return own->mask.word[0] && (a->word[3] & own->mask.word[3]) == own->network.word[3] &&
+	       (a->word[2] & own->mask.word[2]) == own->network.word[2] &&
+	       (a->word[1] & own->mask.word[1]) == own->network.word[1] &&
+	       (a->word[0] & own->mask.word[0]) == own->network.word[0];
+}
+
+/* In this node's PodCIDRs: an endpoint of another node never is. */
+static __always_inline bool
+address_is_local(const struct address *a)
+{
+	return address_is_in(a, &CFG->pod_cidr_ipv4) || address_is_in(a, &CFG->pod_cidr_ipv6);
+}
+
 /* An address of this node: what the host's own stack answers for. */
 static __always_inline bool
 address_is_own(const struct address *a)

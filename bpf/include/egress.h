@@ -65,7 +65,7 @@ choose_way(struct packet *pkt, const struct conntrack *flow, enum egress_asks as
 	const struct ipcache *row = NULL;
 
 	*way = WAY_STACK;
-	if (!own && endpoint_choose(pkt)) {
+	if (!own && address_is_local(&pkt->destination) && endpoint_choose(pkt)) {
 		*way = WAY_LOCAL;
 		return DROP_NONE;
 	}

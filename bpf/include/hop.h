@@ -47,15 +47,9 @@ take_hop_ipv6(struct __sk_buff *skb, struct packet *pkt)
 
 /* For who sends it on without taking one: the receiving node will, and must find it there. */
 static __always_inline enum drop_reason
-check_hop(struct __sk_buff *skb, struct packet *pkt)
+check_hop(struct packet *pkt)
 {
-	__u32 offset = ETH_HLEN + (pkt->family == ETH_P_IPV6 ? offsetof(struct ipv6hdr, hop_limit)
-							      : offsetof(struct iphdr, ttl));
-	__u8 hops;
-
-	if (bpf_skb_load_bytes(skb, offset, &hops, sizeof(hops)))
-		return REFUSE(pkt, DROP_TRUNCATED);
-	return hops > 1 ? DROP_NONE : REFUSE(pkt, DROP_TTL_EXCEEDED);
+	return pkt->hops > 1 ? DROP_NONE : REFUSE(pkt, DROP_TTL_EXCEEDED);
 }
 
 static __always_inline enum drop_reason

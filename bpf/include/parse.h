@@ -50,6 +50,7 @@ parse_ipv4(struct __sk_buff *skb, struct packet *pkt, __u32 offset, bool *more)
 	address_from_ipv4(&pkt->destination, ip->daddr);
 	pkt->family = ETH_P_IP;
 	pkt->protocol = ip->protocol;
+	pkt->hops = ip->ttl;
 	pkt->l4_offset = offset + ip->ihl * 4;
 	pkt->end = offset + total;
 	pkt->fragment_id = bpf_ntohs(ip->id);
@@ -129,6 +130,7 @@ parse_ipv6(struct __sk_buff *skb, struct packet *pkt, __u32 offset, bool *more)
 	if (address_is_ipv4(&pkt->source) || address_is_ipv4(&pkt->destination))
 		return REFUSE(pkt, DROP_MALFORMED);
 	pkt->family = ETH_P_IPV6;
+	pkt->hops = ip->hop_limit;
 	reason = parse_extensions(skb, pkt, ip->nexthdr, offset + sizeof(*ip), &fragment);
 	if (reason)
 		return reason;

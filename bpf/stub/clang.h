@@ -30,7 +30,7 @@ static __u32 (*bpf_get_prandom_u32)(void) = (void *)BPF_FUNC_get_prandom_u32;
 static __u64 (*bpf_get_socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
 static __u64 (*bpf_get_netns_cookie)(void *ctx) = (void *)BPF_FUNC_get_netns_cookie;
 static int (*bpf_set_retval)(int value) = (void *)BPF_FUNC_set_retval;
-static __u32 (*bpf_get_hash_recalc)(void *skb) = (void *)BPF_FUNC_get_hash_recalc;
+static __u32 (*bpf_set_hash)(void *skb, __u32 hash) = (void *)BPF_FUNC_set_hash;
 static long (*bpf_skb_pull_data)(void *skb, __u32 length) = (void *)BPF_FUNC_skb_pull_data;
 static long (*bpf_skb_load_bytes)(void *skb, __u32 offset, void *to, __u32 length) =
 	(void *)BPF_FUNC_skb_load_bytes;

@@ -182,6 +182,7 @@ async def _set_up_dataplane(
         vxlan_ifindex=vxlan_ifindex,
         underlay_ipv4=local.underlay_address(4),
         underlay_ipv6=local.underlay_address(6),
+        pod_cidrs=tuple(cidr.network for cidr in local.pod_cidrs),
         gateway_ipv4=local.gateway(4),
         gateway_ipv6=local.gateway(6),
         gateway_mac=GATEWAY_MAC,

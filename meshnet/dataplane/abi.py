@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "0edde3fedff583982f6c5cf5146b8d33a80b6446638ec03170b1f65773bd675e"
+HEADERS_SHA256 = "964f62ea6644a540b3d75fbca630365ce75d7b924ea2c467e008eccd2d72ba45"
 
 
 class AddressLimit(enum.IntEnum):
@@ -264,6 +264,8 @@ class Block(ctypes.Structure):
 class Config(ctypes.Structure):
     underlay_ipv4: Address
     underlay_ipv6: Address
+    pod_cidr_ipv4: Block
+    pod_cidr_ipv6: Block
     gateway_ipv4: Address
     gateway_ipv6: Address
     cluster_id: int
@@ -279,6 +281,8 @@ class Config(ctypes.Structure):
     _fields_ = [
         ("underlay_ipv4", Address),
         ("underlay_ipv6", Address),
+        ("pod_cidr_ipv4", Block),
+        ("pod_cidr_ipv6", Block),
         ("gateway_ipv4", Address),
         ("gateway_ipv6", Address),
         ("cluster_id", ctypes.c_uint32),
@@ -565,7 +569,7 @@ class Packet(ctypes.Structure):
     error_mtu: int
     error: int
     service: int
-    reserved2: int
+    hops: int
     _fields_ = [
         ("source", Address),
         ("destination", Address),
@@ -600,7 +604,7 @@ class Packet(ctypes.Structure):
         ("error_mtu", ctypes.c_uint32),
         ("error", ctypes.c_uint16),
         ("service", ctypes.c_uint8),
-        ("reserved2", ctypes.c_uint8),
+        ("hops", ctypes.c_uint8),
     ]
 
 
@@ -758,7 +762,7 @@ SIZES: dict[type[ctypes.Structure], int] = {
     Address: 16,
     Prefix: 20,
     Block: 32,
-    Config: 96,
+    Config: 160,
     ConntrackKey: 40,
     Conntrack: 16,
     Count: 16,

@@ -99,6 +99,9 @@ def pack_config(config: NodeConfig) -> abi.Config:
         row.nat_first_port, row.nat_last_port = config.masquerade_ports
     _set(row.underlay_ipv4, pack_address(config.underlay_ipv4))
     _set(row.underlay_ipv6, pack_address(config.underlay_ipv6))
+    for network in config.pod_cidrs:
+        block = row.pod_cidr_ipv4 if network.version == 4 else row.pod_cidr_ipv6
+        _set_block(block, network)
     _set(row.gateway_ipv4, pack_address(config.gateway_ipv4))
     _set(row.gateway_ipv6, pack_address(config.gateway_ipv6))
     return row

@@ -32,6 +32,8 @@ class NodeConfig:
     vxlan_ifindex: int
     underlay_ipv4: Address | None
     underlay_ipv6: Address | None
+    pod_cidrs: tuple[Prefix, ...]
+    """Of this node, one a family at most: all of its endpoints are in there."""
     gateway_ipv4: Address | None
     gateway_ipv6: Address | None
     gateway_mac: str

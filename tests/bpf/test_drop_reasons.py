@@ -155,7 +155,7 @@ def _on_the_way_to_west(east: Node) -> None:
     (index,) = (
         row["node_index"] for row in east.dataplane.dump("nodes") if row["address"] == "192.0.2.2"
     )
-    east.set_scratch(node_index=index)
+    east.set_scratch(node_index=index, hops=64)
 
 
 def _accept_native(east: Node) -> None:

@@ -89,6 +89,7 @@ def config(**changes: Any) -> NodeConfig:
         "vxlan_ifindex": if_nametoindex("meshnet"),
         "underlay_ipv4": ip_address("192.0.2.1"),
         "underlay_ipv6": ip_address("2001:db8::1"),
+        "pod_cidrs": (ip_network("10.1.0.0/24"), ip_network("fd00:10:1::/112")),
         "gateway_ipv4": ip_address("10.1.0.1"),
         "gateway_ipv6": ip_address("fd00:10:1::1"),
         "gateway_mac": ":".join(GATEWAY_MAC[i : i + 2] for i in range(0, 12, 2)),

@@ -81,6 +81,7 @@ class Host:
             vxlan_ifindex=if_nametoindex("meshnet"),
             underlay_ipv4=ip_address(f"192.0.2.{n}"),
             underlay_ipv6=ip_address(f"2001:db8::{n}"),
+            pod_cidrs=(ip_network(f"10.{n}.0.0/24"), ip_network(f"fd00:10:{n}::/112")),
             gateway_ipv4=ip_address(f"10.{n}.0.1"),
             gateway_ipv6=ip_address(f"fd00:10:{n}::1"),
             gateway_mac=MAC,

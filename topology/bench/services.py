@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from socket import if_nametoindex
 
@@ -290,6 +290,7 @@ def _config() -> NodeConfig:
         vxlan_ifindex=if_nametoindex("meshnet"),
         underlay_ipv4=ip_address("192.0.2.1"),
         underlay_ipv6=None,
+        pod_cidrs=(ip_network("10.1.0.0/24"),),
         gateway_ipv4=ip_address("10.1.0.1"),
         gateway_ipv6=None,
         gateway_mac="02:00:00:00:00:01",

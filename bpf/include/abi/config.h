@@ -9,6 +9,8 @@
 struct config {
 	struct address underlay_ipv4;	/* our outer addresses; zero: no such underlay */
 	struct address underlay_ipv6;
+	struct block pod_cidr_ipv4;	/* where this node's endpoints are; mask zero: none */
+	struct block pod_cidr_ipv6;
 	struct address gateway_ipv4;	/* the node's own addresses inside its PodCIDRs */
 	struct address gateway_ipv6;
 	__u32 cluster_id;
@@ -22,4 +24,4 @@ struct config {
 	__u16 nat_last_port;
 	__u32 has_unmasqueraded;	/* the map of that name has rows */
 };
-_Static_assert(sizeof(struct config) == 96, "config is ABI");
+_Static_assert(sizeof(struct config) == 160, "config is ABI");

@@ -71,6 +71,6 @@ struct packet {
 	__u32 error_mtu;	/* STAGE_ICMP_ERROR: what fits, when it is too big */
 	__u16 error;		/* STAGE_ICMP_ERROR, STAGE_RESET: enum drop_reason */
 	__u8 service;		/* enum packet_service */
-	__u8 reserved2;
+	__u8 hops;		/* TTL, hop limit */
 };
 _Static_assert(sizeof(struct packet) == 152, "packet is ABI");

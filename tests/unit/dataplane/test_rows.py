@@ -100,6 +100,7 @@ def test_a_node_without_an_ipv6_underlay_has_none_in_its_constants() -> None:
         vxlan_ifindex=3,
         underlay_ipv4=ip_address("192.0.2.1"),
         underlay_ipv6=None,
+        pod_cidrs=(ip_network("10.7.0.0/24"),),
         gateway_ipv4=ip_address("10.7.0.1"),
         gateway_ipv6=None,
         gateway_mac="02:00:00:00:00:01",
@@ -108,6 +109,8 @@ def test_a_node_without_an_ipv6_underlay_has_none_in_its_constants() -> None:
     row = rows.pack_config(config)
 
     assert bytes(row.underlay_ipv6) == bytes(16)
+    assert bytes(row.pod_cidr_ipv6) == bytes(32), "no address is in it"
+    assert rows.unpack_block(row.pod_cidr_ipv4) == ip_network("10.7.0.0/24")
     assert rows.unpack_mac(row.gateway_mac) == "02:00:00:00:00:01"
     assert (row.cluster_id, row.vxlan_port) == (7, 8472)
 
