@@ -14,6 +14,7 @@ import pytest
 
 from meshnet.model.dataplane import Mode, ServiceRow
 from meshnet.model.service import Frontend, Protocol
+from tests.support.bpf import run
 from tests.support.sockets import servers
 from tests.support.two_nodes import Host, Pair, inside, two_nodes
 
@@ -53,7 +54,7 @@ def server(
     """One that serves one client, in a thread; an error of it fails the test."""
     failed: list[BaseException] = []
 
-    def run(opened: socket.socket) -> None:
+    def work(opened: socket.socket) -> None:
         try:
             with opened:
                 serve(opened)
@@ -68,7 +69,7 @@ def server(
         opened.bind((address, BACK))
         if kind is socket.SOCK_STREAM:
             opened.listen()
-    thread = threading.Thread(target=run, args=(opened,))
+    thread = threading.Thread(target=work, args=(opened,))
     thread.start()
     yield
     thread.join(30)
@@ -92,28 +93,29 @@ def echo_back(opened: socket.socket) -> None:
         opened.sendto(data[::-1], client)
 
 
-def upload(host: Host, family: int) -> str:
+def upload(client: str, family: int) -> str:
+    """From this namespace to the service: what the server says of it."""
     with (
-        inside(host.endpoint),
-        socket.create_connection((VIP[family], 80), timeout=20) as client,
+        inside(client),
+        socket.create_connection((VIP[family], 80), timeout=20) as opened,
     ):
-        assert client.getpeername()[:2] == (VIP[family], 80)
-        client.sendall(MEGABYTES)
-        client.shutdown(socket.SHUT_WR)
-        return client.makefile().read()
+        assert opened.getpeername()[:2] == (VIP[family], 80)
+        opened.sendall(MEGABYTES)
+        opened.shutdown(socket.SHUT_WR)
+        return opened.makefile().read()
 
 
-def echoes(host: Host, family: int) -> int:
+def echoes(client: str, family: int) -> int:
     """How many datagrams of different sizes came back from the frontend as they should; the
     larger ones travel in fragments."""
     kind = socket.AF_INET6 if family == 6 else socket.AF_INET
-    with inside(host.endpoint), socket.socket(kind, socket.SOCK_DGRAM) as client:
-        client.settimeout(20)
+    with inside(client), socket.socket(kind, socket.SOCK_DGRAM) as opened:
+        opened.settimeout(20)
         good = 0
         for turn in range(20):
             data = bytes([turn]) * (100 + 300 * turn) + b"end"
-            client.sendto(data, (VIP[family], 80))
-            answer, peer = client.recvfrom(1 << 16)
+            opened.sendto(data, (VIP[family], 80))
+            answer, peer = opened.recvfrom(1 << 16)
             good += (answer, peer[:2]) == (data[::-1], (VIP[family], 80))
         return good
 
@@ -127,9 +129,11 @@ def test_four_megabytes_of_tcp_and_datagrams_reach_a_backend_elsewhere(
     serve(pair, family, WEST[family])
 
     with server(pair.west.endpoint, WEST[family], socket.SOCK_STREAM, digest_back):
-        assert upload(pair.east, family) == sha256(MEGABYTES).hexdigest(), pair.drops(pair.east)
+        assert upload(pair.east.endpoint, family) == sha256(MEGABYTES).hexdigest(), pair.drops(
+            pair.east
+        )
     with server(pair.west.endpoint, WEST[family], socket.SOCK_DGRAM, echo_back):
-        assert echoes(pair.east, family) == 20, pair.drops(pair.east)
+        assert echoes(pair.east.endpoint, family) == 20, pair.drops(pair.east)
     assert pair.west.identity in pair.seen(pair.east)
 
 
@@ -138,9 +142,54 @@ def test_an_endpoint_reaches_itself_by_a_service(pair: Pair, family: int) -> Non
     serve(pair, family, EAST[family])
 
     with server(pair.east.endpoint, EAST[family], socket.SOCK_STREAM, digest_back):
-        assert upload(pair.east, family) == sha256(MEGABYTES).hexdigest(), pair.drops(pair.east)
+        assert upload(pair.east.endpoint, family) == sha256(MEGABYTES).hexdigest(), pair.drops(
+            pair.east
+        )
     with server(pair.east.endpoint, EAST[family], socket.SOCK_DGRAM, echo_back):
-        assert echoes(pair.east, family) == 20, pair.drops(pair.east)
+        assert echoes(pair.east.endpoint, family) == 20, pair.drops(pair.east)
+
+
+@pytest.fixture
+def behind(pair: Pair) -> Iterator[str]:
+    """A namespace behind east's endpoint, which forwards for it in its own name."""
+    name, router = f"{pair.east.name}-behind", pair.east.endpoint
+    run(f"ip netns add {name}")
+    try:
+        for command in (
+            f"ip -n {router} link add behind type veth peer name eth0 netns {name}",
+            f"ip -n {router} link set behind up",
+            f"ip -n {router} addr add 192.168.77.1/24 dev behind",
+            f"ip -n {router} addr add fd77::1/64 dev behind nodad",
+            f"ip -n {name} link set eth0 mtu 1430 up",
+            f"ip -n {name} addr add 192.168.77.2/24 dev eth0",
+            f"ip -n {name} addr add fd77::2/64 dev eth0 nodad",
+            f"ip -n {name} route add default via 192.168.77.1",
+            f"ip -n {name} route add default via fd77::1",
+            f"ip netns exec {router} sysctl -qw net.ipv4.ip_forward=1",
+            f"ip netns exec {router} sysctl -qw net.ipv6.conf.all.forwarding=1",
+            f"ip netns exec {router} nft add table inet hide",
+            f"ip netns exec {router} nft add chain inet hide out "
+            "{ type nat hook postrouting priority 100 ; }",
+            f"ip netns exec {router} nft add rule inet hide out oifname eth0 masquerade",
+        ):
+            run(command)
+        yield name
+        run(f"ip netns exec {router} nft delete table inet hide")
+    finally:
+        run(f"ip netns del {name}")
+
+
+@FAMILIES
+def test_what_an_endpoint_forwards_reaches_a_backend_too(
+    pair: Pair, family: int, behind: str
+) -> None:
+    """No socket of that endpoint ever asked."""
+    serve(pair, family, WEST[family])
+
+    with server(pair.west.endpoint, WEST[family], socket.SOCK_STREAM, digest_back):
+        assert upload(behind, family) == sha256(MEGABYTES).hexdigest(), pair.drops(pair.east)
+    with server(pair.west.endpoint, WEST[family], socket.SOCK_DGRAM, echo_back):
+        assert echoes(behind, family) == 20, pair.drops(pair.east)
 
 
 @FAMILIES
@@ -148,7 +197,9 @@ def test_the_node_itself_can_be_a_backend(pair: Pair, family: int) -> None:
     serve(pair, family, NODE[family])
 
     with server(pair.east.name, NODE[family], socket.SOCK_STREAM, digest_back):
-        assert upload(pair.east, family) == sha256(MEGABYTES).hexdigest(), pair.drops(pair.east)
+        assert upload(pair.east.endpoint, family) == sha256(MEGABYTES).hexdigest(), pair.drops(
+            pair.east
+        )
 
 
 @FAMILIES
