@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.support import watcher
 from tests.support.formed import Mesh, eventually
 from tests.support.policy_lab import (
     Case,
@@ -102,34 +104,6 @@ def test_why_answers_of_a_service_by_its_backends(lab: PolicyLab) -> None:
         lab.delete(manifests)
 
 
-FROM_CLIENTS = """
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: clients, namespace: shop}
-spec:
-  endpointSelector: {matchLabels: {app: web}}
-  ingress: [{fromEndpoints: [{matchLabels: {app: client}}]}]
-"""
-
-
-def test_a_setting_says_whom_a_selector_without_a_cluster_means(lab: PolicyLab) -> None:
-    node = lab.mesh["west-1"]  # of the cluster where `far` is no neighbour
-    east = lab.mesh["east-2"]
-    manifest = yaml.safe_load(FROM_CLIENTS)
-    from_far = expect("far > web: tcp/80 udp/5300 icmp", passes=False)
-    lab.apply([manifest])
-    try:
-        assert lab.wrong([*from_far, *expect("client > web: tcp/80")]) == []
-        east.meshnet("config", "set", "policy_default_local", "no")
-        eventually(lambda: lab.wrong(expect("far > web: tcp/80 udp/5300 icmp")) == [], within_s=60)
-        assert lab.wrong(expect("api > web: tcp/80", passes=False)) == []
-        assert node.meshnet("config", "get", "policy_default_local").stdout == "yes\n"
-    finally:
-        east.meshnet("config", "set", "policy_default_local", "yes")
-        eventually(lambda: lab.wrong(from_far) == [], within_s=60)
-        lab.delete([manifest])
-
-
 def expect(*lines: str, passes: bool = True) -> list[Expectation]:
     return list(expectations(lines, passes=passes))
 
@@ -211,6 +185,58 @@ def test_an_established_flow_obeys_a_revoked_rule(lab: PolicyLab) -> None:
         lab.delete([manifest])
 
 
+NO_LISTENER = """
+import socket, sys
+for port in (5999, 5998):
+    for address in sys.argv[1:]:
+        s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        s.settimeout(4.0 if port == 5999 else 0.5); s.connect((address, port)); s.send(b"?")
+        try: print(port, s.recv(9))
+        except ConnectionRefusedError: print(port, "refused")
+        except TimeoutError: print(port, "silence")
+"""
+ONE_WAY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: out, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  policyTypes: [Ingress, Egress]
+  egress: [{ports: [{port: 5999, protocol: UDP}]}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: in, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: api}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{ports: [{port: 5999, protocol: UDP}]}]
+"""
+
+
+def test_icmp_errors_of_an_allowed_flow_pass_where_nothing_else_does(lab: PolicyLab) -> None:
+    """Nobody listens: the receiver's stack says so, against its egress and the sender's ingress."""
+    manifests = list(yaml.safe_load_all(ONE_WAY))
+    lab.apply(manifests)
+    try:
+        assert lab.wrong(expect("api > client: icmp udp/5300", passes=False)) == []
+        inside = (
+            "meshnet",
+            "exec",
+            "-n",
+            "shop",
+            "client",
+            "--",
+            sys.executable,
+            "-c",
+            NO_LISTENER,
+        )
+        said = lab.mesh.run("east-1", *inside, *lab.addresses["api"], *lab.addresses["db"])
+        assert said.splitlines() == ["5999 refused"] * 4 + ["5998 silence"] * 4
+    finally:
+        lab.delete(manifests)
+
+
 def test_a_policy_is_in_effect_soon_after_it_was_applied(lab: PolicyLab) -> None:
     """Until every node has answered that its dataplane is there; the bar is 0.1 s."""
     taken = []
@@ -236,30 +262,7 @@ spec:
     toPorts: [{ports: [{port: "5300", protocol: UDP}, {port: "%s", protocol: TCP}]}]
   - fromCIDR: [%s]
 """
-WATCH = """
-import socket, sys, time, select
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setblocking(False)
-sent = answered = 0; end = None
-print("ready", flush=True)
-while end is None or time.time() < end:
-    if end is None and select.select([sys.stdin], [], [], 0)[0]:
-        sys.stdin.readline(); end = time.time() + 1.0
-    if end is None:
-        if sent % 50 == 0:  # a new flow now and then: it is judged for the first time
-            s.close(); s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            s.setblocking(False)
-        s.sendto(b"?", (sys.argv[1], 5300)); sent += 1
-        limit = time.time() + (2.0 if sys.argv[2] == "allowed" else 0.0)
-        while True:
-            if select.select([s], [], [], max(0.0, min(0.5, limit - time.time())))[0]:
-                s.recv(9); answered += 1
-                break
-            if time.time() >= limit: break
-    time.sleep(0.001)
-    while sys.argv[2] == "denied" and select.select([s], [], [], 0)[0]:
-        s.recv(9); answered += 1
-print(sent, answered, flush=True)
-"""
+WATCHER = str(Path(watcher.__file__))
 
 
 def test_nobody_is_open_or_closed_by_mistake_while_rules_change(lab: PolicyLab) -> None:
@@ -272,28 +275,28 @@ def test_nobody_is_open_or_closed_by_mistake_while_rules_change(lab: PolicyLab) 
         return [yaml.safe_load(text)]
 
     lab.apply(rules(0))
-    watchers = {}
+    watching = {}
     for name, node, kind in (("client", "east-1", "allowed"), ("api", "east-2", "denied")):
-        argv = ["meshnet", "exec", "-n", "shop", name, "--", sys.executable, "-c", WATCH]
-        watchers[kind] = subprocess.Popen(
-            lab.mesh[node].argv([*argv, address, kind]),
+        argv = ["meshnet", "exec", "-n", "shop", name, "--", sys.executable, WATCHER]
+        watching[kind] = subprocess.Popen(
+            lab.mesh[node].argv([*argv, address, "5300", kind]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
     try:
         counts = {}
-        for watcher in watchers.values():
-            assert watcher.stdout is not None and watcher.stdout.readline() == "ready\n"
+        for each in watching.values():
+            assert each.stdout is not None and each.stdout.readline() == "ready\n"
         for number in range(SWAPS):
             lab.client().post("manifests", "apply", body={"documents": rules(number)})
-        for kind, watcher in watchers.items():
-            out, _ = watcher.communicate("stop\n", timeout=30)
+        for kind, each in watching.items():
+            out, _ = each.communicate("stop\n", timeout=30)
             counts[kind] = [int(word) for word in out.split()]
     finally:
-        for watcher in watchers.values():
-            watcher.terminate()
-            watcher.wait()
+        for each in watching.values():
+            each.terminate()
+            each.wait()
         lab.delete(rules(0))
     print(f"{SWAPS} swaps, sent and answered: {counts}")
     assert counts["allowed"][0] == counts["allowed"][1] > SWAPS

@@ -1,4 +1,4 @@
-"""Policies for the whole mesh: applied in east, taken by west, where they close and never open."""
+"""What policies of one cluster mean for others: those for the whole mesh close and never open."""
 
 from __future__ import annotations
 
@@ -116,3 +116,37 @@ def test_a_cluster_takes_nobodys_policies_unless_its_operator_said_so(
     holds(lab, allowed="far client api")
     assert [origin(each) for each in stored(lab, "west-1")] == ["east"], "it is seen all the same"
     assert lab.mesh.json("west-1", "policy", "list") == []
+
+
+OF_WEB = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: clients, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress: [{fromEndpoints: [{matchLabels: {app: client}}]}]
+"""
+
+
+def test_a_setting_says_whom_a_selector_without_a_cluster_means(lab: PolicyLab) -> None:
+    """A client of east may ask web; `far`, a client of west, as the setting says."""
+    east, west = lab.mesh["east-2"], lab.mesh["west-1"]
+    manifest = yaml.safe_load(OF_WEB)
+    others = [
+        *expectations(["client > web: tcp/80"], passes=True),
+        *expectations(["api > web: tcp/80"], passes=False),
+    ]
+    shut, opened = (
+        [*others, *expectations(["far > web: tcp/80 udp/5300 icmp"], passes=passes)]
+        for passes in (False, True)
+    )
+    lab.apply([manifest])
+    try:
+        assert lab.wrong(shut) == []
+        east.meshnet("config", "set", "policy_default_local", "no")
+        eventually(lambda: lab.wrong(opened) == [], within_s=60)
+        assert west.meshnet("config", "get", "policy_default_local").stdout == "yes\n"
+    finally:
+        east.meshnet("config", "set", "policy_default_local", "yes")
+        eventually(lambda: lab.wrong(shut) == [], within_s=60)
+        lab.delete([manifest])
