@@ -2,6 +2,9 @@
 
 A service is answered for by its backends: who asks for one reaches any of those that take
 clients, so all of them must be reached before the answer is yes.
+
+A cluster knows its own policies alone. The verdict is that of the ends that are its endpoints;
+an end in another cluster is named as not asked, and where no end is ours the verdict is unknown.
 """
 
 from __future__ import annotations
@@ -144,12 +147,16 @@ def _ways(context: Context, end: Party | Resolved, port: str | None) -> list[Way
 
 
 def _together(answers: list[Json]) -> Json:
-    """Allowed when every backend that takes clients is; else what the first other one says."""
+    """Allowed when every backend that takes clients is; else what the first denied one says, or
+    those that are unknown."""
     counted = [each for each in answers if each["state"] is BackendState.ACTIVE] or answers
-    denied = [each for each in counted if each["verdict"] == "denied"][:1]
-    shown = denied or counted
+    by_verdict = {
+        verdict: [each for each in counted if each["verdict"] == verdict]
+        for verdict in ("denied", "unknown")
+    }
+    shown = by_verdict["denied"][:1] or by_verdict["unknown"] or counted
     found: Json = {name: shown[0][name] for name in ("verdict", "direction", "missing")}
-    for name in ("rules", "path", "seen"):  # both addresses of a backend say the same
+    for name in ("rules", "path", "not_asked", "seen"):  # both addresses of a backend say the same
         found[name] = []
         for each in shown:
             found[name] += [item for item in each[name] if item not in found[name]]
@@ -162,15 +169,19 @@ def _together(answers: list[Json]) -> Json:
 def _answer(context: Context, sender: Party, receiver: Party, port: str) -> Json:
     protocol, number = _number(port)
     path: list[Json] = []
+    not_asked: list[Json] = []
     found: list[tuple[Direction, Explanation]] = []
     for direction, own, other, hook in (
         (Direction.EGRESS, sender, receiver, "from_endpoint"),
         (Direction.INGRESS, receiver, sender, "deliver_local"),
     ):
+        if not own.cluster:  # no endpoint, so no policy is about it
+            continue
         if own.cluster != context.view.own:
-            if own.cluster:
-                decision = f"decided in cluster {own.cluster}: ask there"
-                path.append({"hook": hook, "node": own.node, "decision": decision})
+            decision = f"{direction} decided in cluster {own.cluster}: ask there"
+            path.append({"hook": hook, "node": own.node, "decision": decision})
+            end = {"endpoint": own.title, "cluster": own.cluster}
+            not_asked.append({"direction": str(direction), **end})
             continue
         answer = _explain(context, own, direction, other, protocol, number)
         found.append((direction, answer))
@@ -179,19 +190,21 @@ def _answer(context: Context, sender: Party, receiver: Party, port: str) -> Json
             decision += ", as policy in audit mode would deny it"
         path.append({"hook": hook, "node": own.node, "decision": decision})
     denied = next(((d, a) for d, a in found if a.verdict is Verdict.DENY), None)
+    missing = "" if found else f"no end of it is an endpoint of cluster {context.view.own}"
     return {
         "source": sender.title,
         "destination": receiver.title,
         "port": port,
-        "verdict": "denied" if denied else "allowed",
+        "verdict": "denied" if denied else "allowed" if found else "unknown",
         "direction": str(denied[0]) if denied else "",
         "rules": [
             {"direction": str(direction), **attrs.asdict(rule)}
             for direction, answer in ([denied] if denied else found)
             for rule in answer.rules
         ],
-        "missing": denied[1].missing if denied else "",
+        "missing": denied[1].missing if denied else missing,
         "path": path,
+        "not_asked": not_asked,
         "seen": [
             row
             for row in context.dataplane.seen_identities()

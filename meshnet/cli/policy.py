@@ -46,11 +46,17 @@ WHY_COLUMNS = (
     Column("MISSING", lambda row: row["missing"]),
     Column("PATH", lambda row: [f"{p['hook']} on {p['node']}: {p['decision']}"
                                 for p in row["path"]]),
+    Column("NOT ASKED", lambda row: [_unasked(end) for end in row["not_asked"]]),
 )  # fmt: skip
+EXIT_CODES = {"allowed": 0, "denied": 1, "unknown": 4}
 
 
 def _rule(rule: dict[str, Any]) -> str:
     return f"{'deny' if rule['deny'] else 'allow'} by {rule['policy']} {rule['place']}"
+
+
+def _unasked(end: dict[str, Any]) -> str:
+    return f"{end['direction']} of {end['endpoint']}: ask in cluster {end['cluster']}"
 
 
 def _backend(answer: dict[str, Any]) -> str:
@@ -104,11 +110,12 @@ def why(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say whether SRC may reach DST, and by which rules. Exit code 0 allowed, 1 denied, 4
-    unknown. A service is answered for by every backend that takes clients."""
+    unknown. A service is answered for by every backend that takes clients. An end in another
+    cluster is not asked, and the answer says so."""
     query: dict[str, Any] = {"source": source, "destination": destination}
     if port is not None:
         query["port"] = port
     answer = AgentClient(Paths.from_environment()).get("why", **query)
     console.show_one(answer, WHY_COLUMNS, output)
-    if answer["verdict"] != "allowed":
-        raise typer.Exit(1)
+    if code := EXIT_CODES[answer["verdict"]]:
+        raise typer.Exit(code)

@@ -38,16 +38,18 @@ class FakeManifests:
         for name in (source, destination):
             if name not in ("world", *(name for _, name in self.endpoints)):
                 raise NotFound(f"{name!r} is no endpoint, address or entity that is known")
-        denied = source == "world"
+        denied, unknown = source == "world", {source, destination} == {"world"}
         policy = {"policy": "NetworkPolicy default/web", "place": "spec.ingress[0]"}
         return {
             "source": source, "destination": destination, "port": port,
-            "verdict": "denied" if denied else "allowed",
+            "verdict": "unknown" if unknown else "denied" if denied else "allowed",
             "direction": "ingress" if denied else "",
             "rules": [] if denied else [{"direction": "ingress", "deny": False, "audit": False,
                                          **policy}],
             "missing": "no rule of NetworkPolicy default/web allows it" if denied else "",
             "path": [{"hook": "deliver_local", "node": "east-1", "decision": "ingress"}],
+            "not_asked": [{"direction": "egress", "endpoint": f"west/default/{source}",
+                           "cluster": "west"}] if source == "far" else [],
             "seen": [],
         }  # fmt: skip
 

@@ -10,8 +10,10 @@ import pytest
 
 from meshnet.agent import why as explained
 from meshnet.errors import NotFound, UsageError
-from meshnet.model.addressing import host_prefix
+from meshnet.model.addressing import host_prefix, parse_prefix
 from meshnet.model.endpoint import IpEntry
+from meshnet.model.remote import Remote
+from meshnet.model.service import Protocol, RemoteService
 from meshnet.registry import schema
 from tests.support.node import Node
 from tests.support.policed import World
@@ -72,6 +74,53 @@ async def test_why_takes_addresses_and_entities(world: World) -> None:
         why(world, "nobody", "web")
     with pytest.raises(UsageError, match="80/quic"):
         why(world, "api", "web", "80/quic")
+
+
+async def far_end(world: World, name: str, address: str, number: int) -> None:
+    """An endpoint of cluster west, as its mirror tells of it."""
+    remote = Remote(name="west", id=2, mesh_ca="", pod_cidrs=(), gateways=())
+    tables = world.node.view.tables
+    tables.remotes.items[schema.remote("west")] = remote
+    entry = IpEntry(
+        prefix=parse_prefix(address), host=ip_address("172.31.0.21"), node="west-1",
+        identity=number, name=name, namespace="default",
+    )  # fmt: skip
+    tables.cached_ips.items[f"{schema.CACHE_IPS}west/{address}"] = entry
+    world.identity(number, cluster="west", app=name)
+    world.node.view.observe()
+
+
+async def test_an_end_in_another_cluster_is_named_as_not_asked(world: World) -> None:
+    await far_end(world, "db", "10.2.0.1/32", 0x20101)
+    to_west = why(world, "api", "west/default/db")
+    assert to_west["verdict"] == "allowed", "by the only end that is ours"
+    assert [step["decision"] for step in to_west["path"]] == [
+        "egress allowed", "ingress decided in cluster west: ask there",
+    ]  # fmt: skip
+    assert to_west["not_asked"] == [
+        {"direction": "ingress", "endpoint": "west/default/db", "cluster": "west"}
+    ]
+    world.apply(POLICY)
+    for source, destination, denied, open_end in (
+        ("web", "10.2.0.1", "egress", "ingress"),
+        ("west/default/db", "web", "ingress", "egress"),
+    ):
+        answer = why(world, source, destination)
+        assert (answer["verdict"], answer["direction"]) == ("denied", denied)
+        assert [end["direction"] for end in answer["not_asked"]] == [open_end]
+    assert why(world, "other", "api")["not_asked"] == []
+
+
+async def test_what_nobody_here_decides_is_unknown(world: World) -> None:
+    await far_end(world, "db", "10.2.0.1/32", 0x20101)
+    await far_end(world, "cache", "10.2.0.2/32", 0x20102)
+    among_others = why(world, "west/default/db", "west/default/cache")
+    assert (among_others["verdict"], among_others["direction"]) == ("unknown", "")
+    assert among_others["missing"] == "no end of it is an endpoint of cluster east"
+    assert [end["direction"] for end in among_others["not_asked"]] == ["egress", "ingress"]
+    for source in ("world", "host", "203.0.113.1"):
+        nobody = why(world, source, "world")
+        assert (nobody["verdict"], nobody["not_asked"]) == ("unknown", []), source
 
 
 SERVICE = """
@@ -136,6 +185,25 @@ async def test_one_denied_backend_is_enough_unless_it_takes_no_clients(world: Wo
     }
     world.node.view.tables.health.items["h"] = failing
     assert (await ask(world, "other", "front"))["verdict"] == "allowed"
+
+
+async def test_backends_in_another_cluster_are_not_asked(world: World) -> None:
+    shared = "{name: front, annotations: {service.cilium.io/global: 'true'}}"
+    world.apply((SERVICE % ("front", "web", 80, 80, VIP)).replace("{name: front}", shared))
+    await far_end(world, "db", "10.2.0.1/32", 0x20101)
+    world.node.view.tables.cached_services.items["s"] = RemoteService(
+        cluster="west", cluster_id=2, namespace="default", name="front",
+        backends={ip_address("10.2.0.1"): {"http": (Protocol.TCP, 80)}},
+    )  # fmt: skip
+    unasked = {"direction": "ingress", "endpoint": "west/default/db", "cluster": "west"}
+    ours = await ask(world, "api", "front")
+    assert (ours["verdict"], ours["not_asked"]) == ("allowed", [unasked])
+    assert [len(each["not_asked"]) for each in ours["backends"]] == [0, 1, 0]
+    world_wide = await ask(world, "world", "front")
+    assert [each["verdict"] for each in world_wide["backends"]] == ["allowed", "unknown", "allowed"]
+    assert (world_wide["verdict"], world_wide["not_asked"]) == ("unknown", [unasked])
+    world.apply(POLICY)
+    assert (await ask(world, "world", "front"))["verdict"] == "denied", "before unknown"
 
 
 async def test_a_service_that_nobody_answers_for_is_said_to_be_so(world: World) -> None:

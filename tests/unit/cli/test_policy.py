@@ -47,6 +47,16 @@ def test_why_answers_with_rules_and_exit_codes(agent: FakeAgent, meshnet: Meshne
     assert meshnet("why", "nobody", "web").code == 4
 
 
+def test_why_says_what_it_does_not_know(agent: FakeAgent, meshnet: Meshnet) -> None:
+    agent.add("web")
+    agent.add("far")
+    unknown = meshnet("why", "world", "world", "-o", "json")
+    assert (unknown.code, unknown.json["verdict"]) == (4, "unknown")
+    half = meshnet("why", "far", "web")
+    assert half.code == 0
+    assert "egress of west/default/far: ask in cluster west" in half.out
+
+
 def test_labels_of_a_live_endpoint_change(agent: FakeAgent, meshnet: Meshnet) -> None:
     agent.add("web", labels={"app": "web", "old": "1"})
     changed = meshnet("endpoint", "label", "web", "tier=gold", "old-", "-o", "json")
