@@ -10,7 +10,7 @@ an end in another cluster is named as not asked, and where no end is ours the ve
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
@@ -22,8 +22,8 @@ from meshnet.logic.explain import Explanation, explain
 from meshnet.logic.peers import NamedPorts, Remote, plain_labels, prefix_remote, reserved_remotes
 from meshnet.logic.policy_set import Subject
 from meshnet.logic.services import Resolved
-from meshnet.model.addressing import Address, host_prefix, parse_address
-from meshnet.model.identity import ReservedIdentity
+from meshnet.model.addressing import Address, host_prefix, parse_address, parse_prefix
+from meshnet.model.identity import LabelSet, ReservedIdentity
 from meshnet.model.policy import PROTOCOL_NAMES, Direction
 from meshnet.model.ruling import Verdict
 from meshnet.model.service import BackendAddress, BackendState, Service, ServicePort
@@ -60,6 +60,34 @@ class Way:
     state: BackendState = BackendState.ACTIVE
 
 
+@attrs.frozen(kw_only=True)
+class Known:
+    """What is known when the question is put; read once for it, whatever the number of backends."""
+
+    context: Context
+    endpoints: list[Json]
+    by_address: dict[str, Json]
+    """Of `endpoints`."""
+    labels: dict[int, LabelSet]
+    """By identity."""
+    seen: dict[tuple[int, int], Json]
+    """What this node's endpoints received, by endpoint id and the sender's identity."""
+
+    @classmethod
+    def read(cls, context: Context) -> Self:
+        endpoints = views.endpoints(context, "mesh")
+        return cls(
+            context=context,
+            endpoints=endpoints,
+            by_address={row[family]: row for row in endpoints for family in ("ipv4", "ipv6")},
+            labels=context.view.labels(),
+            seen={
+                (row["endpoint_id"], row["identity"]): row
+                for row in context.dataplane.seen_identities()
+            },
+        )
+
+
 def why(context: Context, source: str, destination: str, port: str | None = None) -> Json:
     """Both ends' answers.
 
@@ -71,13 +99,15 @@ def why(context: Context, source: str, destination: str, port: str | None = None
         NotFound: one of them is nobody, or the service has no such port or no backend.
         UsageError: `port` is none.
     """
-    sender, receiver = _end(context, source), _end(context, destination)
+    known = Known.read(context)
+    sender, receiver = _end(known, source), _end(known, destination)
     port = _spelled(*_number(port or _only_port(receiver)))
+    others = _ways(known, receiver, port)
     answers = [
-        _answer(context, one.party, other.party, other.port)
+        _answer(known, one.party, other.party, other.port)
         | {"state": other.state if isinstance(receiver, Resolved) else one.state}
-        for one in _ways(context, sender, None)
-        for other in _ways(context, receiver, port)
+        for one in _ways(known, sender, None)
+        for other in others
     ]
     if isinstance(sender, Party) and isinstance(receiver, Party):
         return {name: value for name, value in answers[0].items() if name != "state"}
@@ -109,7 +139,7 @@ def _name(service: Service) -> str:
     return f"{service.namespace}/{service.name}"
 
 
-def _ways(context: Context, end: Party | Resolved, port: str | None) -> list[Way]:
+def _ways(known: Known, end: Party | Resolved, port: str | None) -> list[Way]:
     """Args: `port`: None at the sending end, where all backends of a service are meant."""
     if isinstance(end, Party):
         return [Way(party=end, port=port or "")]
@@ -121,17 +151,17 @@ def _ways(context: Context, end: Party | Resolved, port: str | None) -> list[Way
         )
     if service.headless:  # only a name: the port stays
         found = [
-            Way(party=_of_address(context, address), port=port or "")
-            for _, address in context.services.resolver.members(service)
+            Way(party=_of_address(known, address), port=port or "")
+            for _, address in known.context.services.resolver.members(service)
         ]
     else:
         chosen = [each for each in end.ports if port in (None, _port_text(each.port))]
         if not chosen:
-            known = ", ".join(_port_text(each.port) for each in end.ports) or "none"
-            raise NotFound(f"service {_name(service)} has no port {port}: it has {known}")
+            ports = ", ".join(_port_text(each.port) for each in end.ports) or "none"
+            raise NotFound(f"service {_name(service)} has no port {port}: it has {ports}")
         found = [
             Way(
-                party=_of_address(context, backend.at.address),
+                party=_of_address(known, backend.at.address),
                 port=_port_text(backend.at),
                 state=backend.state,
             )
@@ -166,7 +196,8 @@ def _together(answers: list[Json]) -> Json:
 # --- one pair -----------------------------------------------------------------------------------
 
 
-def _answer(context: Context, sender: Party, receiver: Party, port: str) -> Json:
+def _answer(known: Known, sender: Party, receiver: Party, port: str) -> Json:
+    context = known.context
     protocol, number = _number(port)
     path: list[Json] = []
     not_asked: list[Json] = []
@@ -190,6 +221,8 @@ def _answer(context: Context, sender: Party, receiver: Party, port: str) -> Json
             decision += ", as policy in audit mode would deny it"
         path.append({"hook": hook, "node": own.node, "decision": decision})
     denied = next(((d, a) for d, a in found if a.verdict is Verdict.DENY), None)
+    here = receiver.node == context.local.name
+    met = known.seen.get((receiver.endpoint_id, sender.remote.number)) if here else None
     missing = "" if found else f"no end of it is an endpoint of cluster {context.view.own}"
     return {
         "source": sender.title,
@@ -205,12 +238,7 @@ def _answer(context: Context, sender: Party, receiver: Party, port: str) -> Json
         "missing": denied[1].missing if denied else missing,
         "path": path,
         "not_asked": not_asked,
-        "seen": [
-            row
-            for row in context.dataplane.seen_identities()
-            if (row["endpoint_id"], row["identity"]) == (receiver.endpoint_id, sender.remote.number)
-            and receiver.node == context.local.name
-        ],
+        "seen": [met] if met else [],
     }
 
 
@@ -236,7 +264,7 @@ def _number(text: str) -> tuple[int, int]:
 # --- who is meant -------------------------------------------------------------------------------
 
 
-def _end(context: Context, text: str) -> Party | Resolved:
+def _end(known: Known, text: str) -> Party | Resolved:
     """An entity, an address, [cluster/][namespace/]endpoint, or a service by the same name, by
     its name in DNS or by its address. Of one name for both, the endpoint."""
     if text in ENTITIES:
@@ -244,11 +272,11 @@ def _end(context: Context, text: str) -> Party | Resolved:
     try:
         address = parse_address(text)
     except InvalidPrefix:
-        return _named(context, text)
-    for resolved in context.services.resolved.values():
+        return _named(known, text)
+    for resolved in known.context.services.resolved.values():
         if address in (*resolved.addresses, *resolved.service.external_ips):
             return resolved
-    return _of_address(context, address)
+    return _of_address(known, address)
 
 
 def _entity(name: str) -> Party:
@@ -257,20 +285,19 @@ def _entity(name: str) -> Party:
     return Party(title=name, remote=remote)
 
 
-def _of_address(context: Context, address: Address) -> Party:
-    for row in views.endpoints(context, "mesh"):
-        if str(address) in (row["ipv4"], row["ipv6"]):
-            return _endpoint(context, row)
-    own = context.local
-    for node in context.view.nodes():
+def _of_address(known: Known, address: Address) -> Party:
+    if row := known.by_address.get(str(address)):
+        return _endpoint(known, row)
+    own = known.context.local
+    for node in known.context.view.nodes():
         if address in (*node.addresses, *node.gateways):
             entity = "host" if node.key == (own.cluster.name, own.name) else "remote-node"
             return attrs.evolve(_entity(entity), title=f"node {node.name} ({address})")
     return Party(title=f"world ({address})", remote=prefix_remote(0, host_prefix(address)))
 
 
-def _named(context: Context, text: str) -> Party | Resolved:
-    own = context.view.own
+def _named(known: Known, text: str) -> Party | Resolved:
+    own = known.context.view.own
     cluster: str | None = own
     rows: list[Json] = []
     if match := _DNS_NAME.fullmatch(text):
@@ -281,13 +308,13 @@ def _named(context: Context, text: str) -> Party | Resolved:
         cluster = above[0] if len(above) > 1 else None
         rows = [
             row
-            for row in views.endpoints(context, "mesh")
+            for row in known.endpoints
             if (row["namespace"], row["name"]) == (namespace, name)
             and cluster in (None, row["cluster"])
         ]
-    resolved = context.services.resolved.get((namespace, name))
+    resolved = known.context.services.resolved.get((namespace, name))
     if rows:  # the same name in several clusters: ours is meant
-        return _endpoint(context, min(rows, key=lambda row: row["cluster"] != own))
+        return _endpoint(known, min(rows, key=lambda row: row["cluster"] != own))
     if resolved is not None and cluster in (None, own):
         return resolved
     raise NotFound(
@@ -296,12 +323,12 @@ def _named(context: Context, text: str) -> Party | Resolved:
     )
 
 
-def _endpoint(context: Context, row: Json) -> Party:
-    labels = context.view.labels().get(row["identity"])
+def _endpoint(known: Known, row: Json) -> Party:
+    labels = known.labels.get(row["identity"])
     remote = Remote(
         number=row["identity"],
         labels=plain_labels(labels) if labels else {},
-        named_ports=_ports_of(context, row),
+        named_ports=_ports_of(known.context, row),
     )
     return Party(
         title=f"{row['cluster']}/{row['namespace']}/{row['name']}",
@@ -314,7 +341,8 @@ def _endpoint(context: Context, row: Json) -> Party:
 
 def _ports_of(context: Context, row: Json) -> NamedPorts:
     view = context.view.clusters.get(row["cluster"])
-    for entry in view.ips.values() if view else ():
-        if str(entry.prefix.network_address) in (row["ipv4"], row["ipv6"]):
+    for text in (row["ipv4"], row["ipv6"]):
+        entry = view.ips.get(parse_prefix(text)) if view and text else None
+        if entry is not None:
             return named_ports(entry.named_ports)
     return frozenset()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from meshnet.agent import views
 from meshnet.agent import why as explained
+from meshnet.agent.context import Context
 from meshnet.errors import NotFound, UsageError
 from meshnet.model.addressing import host_prefix, parse_prefix
 from meshnet.model.endpoint import IpEntry
@@ -123,6 +126,16 @@ async def test_what_nobody_here_decides_is_unknown(world: World) -> None:
         assert (nobody["verdict"], nobody["not_asked"]) == ("unknown", []), source
 
 
+async def test_why_tells_of_packets_that_the_receiver_got_from_the_sender(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, web = (world.node.endpoints.get("default", name) for name in ("api", "web"))
+    seen = {"endpoint_id": web.id, "identity": api.identity, "packets": 7}
+    monkeypatch.setattr(world.node.dataplane, "seen_identities", lambda: [seen])
+    assert why(world, "api", "web")["seen"] == [seen]
+    assert why(world, "other", "web")["seen"] == why(world, "web", "api")["seen"] == []
+
+
 SERVICE = """
 apiVersion: v1
 kind: Service
@@ -133,6 +146,10 @@ VIP = "100.64.0.9"
 
 
 async def ask(world: World, source: str, destination: str, port: str | None = None) -> Any:
+    return explained.why(await resolved(world), source, destination, port)
+
+
+async def resolved(world: World) -> Context:
     """With services resolved as the agent's own loop does."""
     ips = world.node.view.tables.ips
     for endpoint in world.node.endpoints.list():
@@ -146,7 +163,7 @@ async def ask(world: World, source: str, destination: str, port: str | None = No
     addresses.items["a"] = (ip_address(VIP), ("default", "front"))
     context = world.context()
     await context.services.reconcile()
-    return explained.why(context, source, destination, port)
+    return context
 
 
 async def test_a_service_is_answered_for_by_its_backends_at_their_ports(world: World) -> None:
@@ -204,6 +221,33 @@ async def test_backends_in_another_cluster_are_not_asked(world: World) -> None:
     assert (world_wide["verdict"], world_wide["not_asked"]) == ("unknown", [unasked])
     world.apply(POLICY)
     assert (await ask(world, "world", "front"))["verdict"] == "denied", "before unknown"
+
+
+async def test_a_question_reads_the_tables_once_whatever_the_number_of_backends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.apply((SERVICE % ("front", "web", 80, 80, VIP)).replace("{app: web}", "{tier: front}"))
+    for name in ("web", "other"):
+        amended = await world.node.endpoints.amend("default", name, labels={"tier": "front"})
+        world.identity(amended.identity, app=name, tier="front")
+    context = await resolved(world)
+    read: Counter[str] = Counter()
+
+    def counted(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counting(*args: Any) -> Any:
+            read[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    counted(views, "endpoints")
+    counted(world.node.dataplane, "seen_identities")
+    counted(world.node.view, "labels")
+    answer = explained.why(context, "api", "front")
+    assert len(answer["backends"]) == 4
+    assert read == {"endpoints": 1, "seen_identities": 1, "labels": 2}, "one of them the list's"
 
 
 async def test_a_service_that_nobody_answers_for_is_said_to_be_so(world: World) -> None:
