@@ -142,11 +142,12 @@ class Enforcement:
         self._write()
         rows, classes = self._gone
         left_rows, left_classes = self._left
-        self._gone, self._left = (set(), set()), (set(), set())
         self._dataplane.remove_policy(rows | left_rows, classes | left_classes)
+        self._gone, self._left = (set(), set()), (set(), set())
 
     def _write(self) -> None:
-        delta = self.table.take()
+        """What a full map did not take stays pending, and no endpoint is given its number."""
+        delta = self.table.pending
         if delta:
             self._dataplane.write_policy(delta.classes, delta.rows)
         rows, classes = self._gone
@@ -154,6 +155,7 @@ class Enforcement:
         self._flip(delta.touched)
         if delta:
             self._log.info("policy changed", rows=len(delta.rows), classes=len(delta.classes))
+        self.table.written()
 
     def _flip(self, touched: set[int]) -> None:
         """Give endpoints their policy ids; flows of those whose rules changed ask again."""

@@ -83,7 +83,8 @@ class Dataplane(Protocol):
     def write_policy(
         self, classes: Mapping[int, Iterable[PortRow]], rows: Mapping[PolicyKey, int]
     ) -> None:
-        """New classes, whole, then rows that may name them."""
+        """New classes, whole, then rows that may name them. Raises MapFull: nothing of it is
+        there."""
 
     def remove_policy(self, rows: Iterable[PolicyKey], classes: Iterable[int]) -> None:
         """Rows, then classes; what is absent is not an error."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from meshnet.dataplane import abi
 from meshnet.dataplane.bpf import Map
+from meshnet.errors import MapFull
 from meshnet.model.dataplane import PolicyKey
 from meshnet.model.policy import PROTOCOL_NAMES, Direction
 from meshnet.model.ruling import ANY_PROTOCOL_BITS, PortRow, Verdict
@@ -57,15 +58,29 @@ class PolicyMaps:
     def write(
         self, classes: Mapping[int, Iterable[PortRow]], rows: Mapping[PolicyKey, int]
     ) -> None:
-        """Classes first, so that no row names one that is not complete."""
-        pairs = []
-        for number, ports in classes.items():
-            for port in ports:
-                key = pack_class_key(number, port)
-                pairs.append((key, _RULING.pack(port.rule, port.verdict)))
-                self._keys[number].append(key)
-        self._classes.update_many(pairs)
-        self._policy.update_many([(pack_key(key), _U32.pack(rows[key])) for key in rows])
+        """Classes first, so that no row names one that is not complete; changed rows last, since
+        they find room in any case. A class has a number that was never used.
+
+        Raises:
+            MapFull: nothing is added and no row changed.
+        """
+        rulings = {
+            pack_class_key(number, port): _RULING.pack(port.rule, port.verdict)
+            for number, ports in classes.items()
+            for port in ports
+        }
+        added = [pack_key(key) for key in rows if key not in self.rows]
+        packed = {pack_key(key): _U32.pack(number) for key, number in rows.items()}
+        try:
+            self._classes.update_many(rulings.items())
+            self._policy.update_many((key, packed.pop(key)) for key in added)
+            self._policy.update_many(packed.items())
+        except MapFull:
+            _take_back(self._policy, added)
+            _take_back(self._classes, rulings)
+            raise
+        for key in rulings:
+            self._keys[_CLASS_KEY.unpack(key)[1]].append(key)
         self.rows.update(rows)
 
     def remove(self, rows: Iterable[PolicyKey], classes: Iterable[int]) -> None:
@@ -74,6 +89,13 @@ class PolicyMaps:
         gone = [key for number in classes for key in self._keys.pop(number, ())]
         for key in gone:  # the kernel has no batch of deletions for longest-prefix maps
             self._classes.delete(key)
+
+
+def _take_back(written: Map, keys: Iterable[bytes]) -> None:
+    """Delete those of the keys that a map took before it was full."""
+    for key in keys:
+        if not written.delete(key):
+            return
 
 
 def unpack_policy(key: bytes, value: bytes) -> dict[str, object]:

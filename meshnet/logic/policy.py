@@ -52,7 +52,7 @@ from meshnet.model.ruling import PortRow
 
 @attrs.define
 class Delta:
-    """What became different since the last one, in the order it must be written."""
+    """What is different from what was written, in the order it must be written."""
 
     classes: dict[int, tuple[PortRow, ...]] = attrs.field(factory=dict)
     rows: dict[PolicyKey, int] = attrs.field(factory=dict)
@@ -148,10 +148,14 @@ class PolicyTable:
 
     # --- output ------------------------------------------------------------------------------
 
-    def take(self) -> Delta:
-        """What changed since it was last asked."""
-        delta, self._delta = self._delta, Delta()
-        return delta
+    @property
+    def pending(self) -> Delta:
+        """What changed since `written` was last said. A write that fails keeps it."""
+        return self._delta
+
+    def written(self) -> None:
+        """All that is pending is in the maps."""
+        self._delta = Delta()
 
     # --- policies ----------------------------------------------------------------------------
 

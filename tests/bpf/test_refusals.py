@@ -13,7 +13,9 @@ import pytest
 from meshnet.dataplane.kernel import KernelDataplane
 from meshnet.dataplane.schema import Sizes
 from meshnet.errors import CapabilityMissing, MapFull
-from meshnet.model.dataplane import IpcacheRow
+from meshnet.model.dataplane import IpcacheRow, PolicyKey
+from meshnet.model.policy import TCP, Direction
+from meshnet.model.ruling import PortRow, Verdict
 from tests.support.bpf import WEB, Node, bpf_file_system, built, endpoint, node, run
 
 pytestmark = pytest.mark.bpf
@@ -86,6 +88,24 @@ def test_a_full_prefix_map_is_named_with_its_size(east: Node) -> None:
 
     with pytest.raises(MapFull, match=r"'ipcache_prefix' is full \(4 entries\)"):
         dataplane.update_ipcache(rows, ())
+
+
+def test_of_a_policy_that_does_not_fit_nothing_is_left(east: Node) -> None:
+    """Or what is written instead would find no room either."""
+    sizes = {"policy": 8, "policy_classes": 4}
+    dataplane = full(east, **sizes)
+    first, *others = [PolicyKey(3, Direction.INGRESS, WEB + number) for number in range(10)]
+    rows = [PortRow(64, TCP, port, Verdict.DENY, 1) for port in (80, 81)]
+    dataplane.write_policy({7: rows}, {first: 7})
+
+    with pytest.raises(MapFull, match=r"'policy' is full \(8 entries\)"):
+        dataplane.write_policy({8: rows}, dict.fromkeys([first, *others], 8))
+    instead = dict.fromkeys(others[:7], 9)
+    dataplane.write_policy({9: rows}, instead)
+
+    heir = KernelDataplane(east.directory, built(), sizes=attrs.evolve(Sizes.lab(), **sizes))
+    assert (heir.policy(), heir.policy_classes()) == ({first: 7, **instead}, {7, 9})
+    heir.close()
 
 
 def test_one_node_too_many_is_refused_and_the_others_stay(east: Node) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from meshnet.agent.endpoint_facts import EndpointRequest
+from meshnet.errors import MapFull
 from meshnet.manifests.kinds import read_manifest
 from meshnet.model.manifest import SharedManifest
 from meshnet.model.policy import Direction
@@ -91,6 +92,44 @@ async def test_a_new_identity_adds_its_rows_under_the_same_number(world: World) 
     calm = world.row.policy_epoch
     world.identity(API + 1, app="unrelated")
     assert world.row.policy_epoch == calm, "who nobody selects disturbs nobody"
+
+
+async def test_what_a_full_map_did_not_take_is_written_when_there_is_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(world, app="web")
+    world.apply(FROM_API % ("", 80))
+    world.identity(API, app="api")
+    before, kept = world.row, world.node.dataplane.policy()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.node.dataplane, "write_policy", no_room)
+        for _ in range(2):
+            with pytest.raises(MapFull):
+                world.apply(FROM_API % ("", 81))
+    assert (world.row, world.node.dataplane.policy()) == (before, kept)
+
+    world.settle()
+    assert (world.judge(API, 80), world.judge(API, 81)) == (DENY, ALLOW)
+    assert {key.policy_id for key in world.node.dataplane.policy()} == {world.row.policy_id}
+    assert world.row.policy_epoch > before.policy_epoch
+
+
+async def test_what_could_not_be_removed_is_removed_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(world, app="web")
+    world.apply(FROM_API % ("", 80))
+    with monkeypatch.context() as patch:
+        patch.setattr(world.node.dataplane, "remove_policy", no_room)
+        with pytest.raises(MapFull):
+            world.delete_all()
+    world.settle()
+    assert (world.node.dataplane.policy(), world.node.dataplane.policy_classes()) == ({}, set())
+
+
+def no_room(*_: object) -> None:
+    raise MapFull("policy", capacity=1)
 
 
 async def test_a_restarted_agent_keeps_what_is_enforced_until_it_knows_better(

@@ -43,7 +43,7 @@ class Maps:
 
     def write(self) -> None:
         for _ in range(2):  # the second time: what retiring prefixes leave
-            delta = self.table.take()
+            delta = self.table.pending
             self.classes |= delta.classes
             self.rows |= delta.rows
             assert all(chosen in self.classes or chosen == ALLOW_CLASS
@@ -52,6 +52,7 @@ class Maps:
                 self.rows.pop(key, None)
             for number in delta.gone_classes:
                 del self.classes[number]
+            self.table.written()
             self.table.retire()
 
     def verdict(
