@@ -66,7 +66,11 @@ class AbandonedSockets:
             await self._sweep(gone)
 
     async def _sweep(self, gone: Living) -> None:
-        peers = await asyncio.to_thread(self._dataplane.socket_peers)
+        try:
+            peers = await asyncio.to_thread(self._dataplane.socket_peers)
+        except MeshnetError as error:
+            self._stay(error)
+            return
         wanted = abandoned(peers, gone, self._living)
         ended: set[int] = set()
         for netns in (None, *self._namespaces()):
@@ -77,8 +81,11 @@ class AbandonedSockets:
             except NotFound:
                 continue  # its endpoint went meanwhile, and the sockets with it
             except MeshnetError as error:
-                self._log.warning("sockets of a backend that is gone stay", error=str(error))
+                self._stay(error)
                 if isinstance(error, NetlinkRefused):
                     return  # the kernel says the same everywhere
         if ended:
             self._log.info("sockets of backends that are gone destroyed", sockets=len(ended))
+
+    def _stay(self, error: MeshnetError) -> None:
+        self._log.warning("sockets of a backend that is gone stay", error=str(error))

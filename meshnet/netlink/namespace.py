@@ -88,11 +88,15 @@ def enter(netns: str) -> None:
         NotFound: no such path.
         UsageError: it is no network namespace.
         PermissionRefused: not root.
+        NetlinkRefused: it cannot be opened.
     """
     try:
         descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise NotFound(f"network namespace {netns} does not exist") from error
+    except OSError as error:
+        code = error.errno or 0
+        raise NetlinkRefused(f"open namespace {netns}", code, os.strerror(code)) from error
     try:
         _netns.setns(descriptor)
     except OSError as error:

@@ -51,12 +51,15 @@ async def destroy_datagram(netns: str | None, wanted: Wanted) -> set[int]:
 
 def _destroy(wanted: Wanted) -> set[int]:
     ended = set()
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as opened:
-        opened.bind((0, 0))
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for cookie, peer, identity in list(_connected(opened, family)):
-                if wanted.get(cookie) == peer and _end(opened, family, identity):
-                    ended.add(cookie)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as opened:
+            opened.bind((0, 0))
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for cookie, peer, identity in list(_connected(opened, family)):
+                    if wanted.get(cookie) == peer and _end(opened, family, identity):
+                        ended.add(cookie)
+    except OSError as error:
+        raise _refused(error.errno or 0) from error
     return ended
 
 
@@ -109,4 +112,8 @@ def _ask(
 def _check(message: bytes) -> None:
     (code,) = struct.unpack_from("=i", message)
     if code:
-        raise NetlinkRefused("datagram sockets by sock_diag", -code, os.strerror(-code))
+        raise _refused(-code)
+
+
+def _refused(code: int) -> NetlinkRefused:
+    return NetlinkRefused("datagram sockets by sock_diag", code, os.strerror(code))

@@ -12,7 +12,7 @@ import pytest
 from meshnet.agent import abandoned_sockets
 from meshnet.agent.abandoned_sockets import AbandonedSockets
 from meshnet.dataplane.memory import MemoryDataplane
-from meshnet.errors import NetlinkRefused, NotFound
+from meshnet.errors import DatapathError, NetlinkRefused, NotFound
 from meshnet.model.dataplane import ServiceRow
 from meshnet.model.service import BackendAddress, Frontend, Protocol, SocketPeer
 
@@ -118,3 +118,25 @@ async def test_a_kernel_that_cannot_is_asked_once_and_the_agent_goes_on(
         abandoned.observe({FRONT: frozenset()})
         await asyncio.sleep(0.05)
     assert kernel.sockets["/run/netns/a"] == {2}
+
+
+async def test_a_map_that_cannot_be_read_ends_nothing_and_the_next_sweep_goes_on(
+    dataplane: MemoryDataplane, kernel: Kernel
+) -> None:
+    peers, asked = dataplane.socket_peers(), 0
+
+    def read() -> list[SocketPeer]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise DatapathError("bpf(MAP_LOOKUP_BATCH) failed: Cannot allocate memory")
+        return peers
+
+    dataplane.socket_peers = read
+    async with running(dataplane, kernel) as abandoned:
+        abandoned.observe({FRONT: frozenset({ONE, TWO})})
+        abandoned.observe({FRONT: frozenset({ONE})})
+        async with asyncio.timeout(10):
+            while kernel.sockets["/run/netns/a"] != {3}:
+                await asyncio.sleep(0.01)
+    assert kernel.sockets == {None: set(), "/run/netns/a": {3}}
