@@ -15,20 +15,13 @@ from meshnet.agent.enforcement import (
 )
 from meshnet.logic.policy import PolicyTable
 from meshnet.logic.policy_set import ALLOW_CLASS, ANYBODY, NO_POLICY, Subject
-from meshnet.model.identity import CLUSTER_LABEL, ReservedIdentity
+from meshnet.model.identity import CLUSTER_LABEL
 from meshnet.model.manifest import Manifest
 from meshnet.model.policy import PROTOCOL_NAMES, Direction
 from meshnet.model.ruling import PortRow, Verdict
 
 Json = dict[str, Any]
-ENTITIES = {
-    "world": ReservedIdentity.WORLD,
-    "host": ReservedIdentity.HOST,
-    "remote-node": ReservedIdentity.REMOTE_NODE,
-    "health": ReservedIdentity.HEALTH,
-}
 KINDS = (*POLICY_KINDS, GROUP_KIND, *SERVICE_KINDS)
-_PROTOCOLS = {name: number for number, name in PROTOCOL_NAMES.items()}
 
 
 def policies(context: Context) -> list[Json]:

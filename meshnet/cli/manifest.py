@@ -101,7 +101,8 @@ def get(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List manifests of a kind, or show one. `-o yaml` gives back what was applied. What another
-    cluster applied for the whole mesh is there too, with its ORIGIN."""
+    cluster applied for the whole mesh is there too, with its ORIGIN; a list in YAML is without
+    it, so that it can be applied."""
     from meshnet.manifests.kinds import find_kind
 
     found = find_kind(kind)
@@ -157,9 +158,11 @@ def _tell_left_out(loaded: manifest_files.Loaded) -> None:
 
 
 def _listed(documents: list[Document], output: Output) -> Any:
-    """JSON as an array, as every list; YAML as Kubernetes' List, which `apply` takes back."""
+    """JSON as an array, as every list; YAML as Kubernetes' List, which `apply` takes back: it
+    would refuse what is another cluster's."""
     if output is Output.YAML:
-        return {"apiVersion": "v1", "kind": "List", "items": documents}
+        ours = [each for each in documents if not _annotation(each, ORIGIN_ANNOTATION)]
+        return {"apiVersion": "v1", "kind": "List", "items": ours}
     return documents
 
 

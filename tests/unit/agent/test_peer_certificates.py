@@ -62,9 +62,24 @@ def test_a_certificate_that_ends_is_a_problem_with_the_command_that_renews_it(
     assert "`meshnet mesh access cil --renew` on a signer" in problem.fix
 
 
-def test_only_the_newest_counts_and_who_has_none_is_no_problem() -> None:
+@pytest.mark.parametrize(("left_days", "said"), [(8, False), (6, True), (-1, False)])
+def test_before_the_end_of_one_that_was_renewed_its_successor_must_be_in_place(
+    left_days: float, said: bool
+) -> None:
+    now = NOW + timedelta(days=30 - left_days)
+    renewed = remote(certificate(365), certificate(30))
+    found = of_peers([renewed], [OURS.mesh.certificate], now=now)
+
+    assert len(found) == said
+    for problem in found:
+        assert (problem.id, problem.severity) == ("peer-certificate", Severity.WARNING)
+        assert "cluster cil read us until it was renewed expires at" in problem.message
+        assert problem.fix.startswith("put the files of the newer one into that cluster's secrets")
+
+
+def test_only_the_newest_must_last_and_who_has_none_is_no_problem() -> None:
     authorities = [OURS.mesh.certificate]
-    old, new = certificate(1), certificate(365)
+    old, new = certificate(8), certificate(365)
 
     assert of_peers([remote(new, old), remote()], authorities, now=NOW) == []
     assert len(of_peers([remote(old)], authorities, now=NOW)) == 1

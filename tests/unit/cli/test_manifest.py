@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from meshnet.model.manifest import ORIGIN_ANNOTATION, annotated
 from tests.support.agent_api import FakeAgent
 from tests.unit.cli.conftest import Meshnet
 
@@ -66,6 +67,23 @@ def test_a_list_that_was_read_can_be_applied(
     text = meshnet("get", "netpol", "-A", "-o", "yaml").out
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     assert meshnet("apply", "-f", "-").out == "networkpolicy shop/web unchanged\n"
+
+
+def test_a_list_that_can_be_applied_has_nothing_of_another_clusters(
+    agent: FakeAgent, meshnet: Meshnet, shop: str
+) -> None:
+    meshnet("apply", "-f", shop)
+    ours = agent.manifests["NetworkPolicy", "shop", "web"]
+    theirs = annotated(ours, ORIGIN_ANNOTATION, "west")
+    theirs["metadata"]["name"] = "theirs"
+    agent.manifests["NetworkPolicy", "shop", "theirs"] = theirs
+
+    listed = yaml.safe_load(meshnet("get", "netpol", "-A", "-o", "yaml").out)
+    assert listed["items"] == [ours]
+    assert meshnet("get", "netpol", "-A", "-o", "json").json == [theirs, ours]
+    assert "west" in meshnet("get", "netpol", "-A").out
+    named = meshnet("get", "netpol", "theirs", "-n", "shop", "-o", "yaml").out
+    assert yaml.safe_load(named) == theirs
 
 
 def test_diff_says_what_would_change_by_its_exit_code(
