@@ -34,7 +34,7 @@ from meshnet.pki.verify import verify_crl
 from meshnet.registry import codec, schema, trust_codec
 from meshnet.registry.follow import Snapshot, follow
 from meshnet.registry.session import Session
-from meshnet.registry.store import list_items, put_if
+from meshnet.registry.store import list_items, put_if, put_unique
 
 T = TypeVar("T")
 
@@ -189,7 +189,7 @@ class Authorities:
             keys = (*self._pki.ca_keys(which)[:1], authority.key_pem())
             self._pki.save_ca_keys(which, keys)
         value = trust_codec.encode_trust(following)
-        await put_if(self._kv, schema.TRUST, value, unchanged=pair.mod_revision)
+        await put_unique(self._kv, schema.TRUST, value, unchanged=pair.mod_revision)
         self._log.info("CAs begin to change", epoch=following.epoch)
         return following
 

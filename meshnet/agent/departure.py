@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
@@ -13,10 +14,11 @@ from meshnet.agent.mesh_view import MeshView
 from meshnet.agent.start import Foundation
 from meshnet.enrolment.nodes import forget_issued
 from meshnet.errors import NotFound, Refused, RegistryError
+from meshnet.kvstore.patience import ride
 from meshnet.logic.stale import SETTLE_S
 from meshnet.model.kernel import GENEVE_IFNAME, VXLAN_IFNAME
 from meshnet.registry import schema
-from meshnet.registry.allocator import release_pod_cidrs
+from meshnet.registry.allocator import pod_cidrs_of, release_pod_cidrs
 
 
 class Departure:
@@ -89,6 +91,7 @@ class Departure:
             raise Refused(
                 f"node {name} is alive (its lease is kept): run `meshnet cluster leave` there"
             )
-        if not await release_pod_cidrs(self._kv, name):
+        if not await pod_cidrs_of(self._kv, name):
             raise NotFound(f"node {name} holds nothing in cluster {self._local.cluster.name}")
+        await ride(partial(release_pod_cidrs, self._kv, name))
         self._log.info("node deleted", node=name)

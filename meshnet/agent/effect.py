@@ -13,14 +13,17 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 import attrs
 import cattrs
 
 from meshnet.agent.local import LocalNode
 from meshnet.agent.mesh_view import MeshView
-from meshnet.errors import PoisonedKey, Timeout
-from meshnet.kvstore.api import KV
+from meshnet.errors import PoisonedKey, Timeout, Unreachable
+from meshnet.kvstore.api import KV, KeyValue
+from meshnet.kvstore.patience import ride
 from meshnet.registry import schema
 from meshnet.registry.session import Session
 
@@ -85,22 +88,26 @@ class Effect:
                 learned those too.
 
         Raises:
-            Timeout: with the nodes that are behind.
+            Timeout: with the nodes that are behind, or that etcd stayed away.
         """
-        lease = await self._kv.grant(WAIT_TTL_S)
-        key = schema.wait(secrets.token_hex(8))
         deadline = time.monotonic() + timeout_s
         try:
-            await self._kv.put(key, b"1", lease=lease)
-            await self._until(Progress(manifests=revision), deadline)
-            if identities:
-                await self._until(await self._latest(revision), deadline)
-        finally:
-            await self._kv.revoke(lease)
+            lease = await ride(partial(self._kv.grant, WAIT_TTL_S))
+            try:
+                key = schema.wait(secrets.token_hex(8))
+                await ride(partial(self._kv.put, key, b"1", lease=lease))
+                await self._until(Progress(manifests=revision), deadline)
+                if identities:
+                    await self._until(await self._latest(revision), deadline)
+            finally:
+                with suppress(Unreachable):  # it ends by itself
+                    await self._kv.revoke(lease)
+        except Unreachable as error:
+            raise Timeout(f"applied, but whether it is in effect is not known: {error}") from error
 
     async def _latest(self, revision: int) -> Progress:
-        ips = (await self._kv.list(schema.IPS)).pairs
-        identities = (await self._kv.list(schema.IDENTITIES)).pairs
+        ips = await self._pairs(schema.IPS)
+        identities = await self._pairs(schema.IDENTITIES)
         return Progress(
             manifests=revision,
             addresses=max((pair.mod_revision for pair in ips), default=0),
@@ -119,10 +126,13 @@ class Effect:
     async def _behind(self, wanted: Progress) -> set[str]:
         told = {
             schema.last_of(pair.key): decode_progress(pair.key, pair.value)
-            for pair in (await self._kv.list(schema.ACKS)).pairs
+            for pair in await self._pairs(schema.ACKS)
         }
         nodes = {schema.last_of(key) for key in self._view.tables.nodes.items}
         return {name for name in nodes if not told.get(name, Progress()).reached(wanted)}
+
+    async def _pairs(self, prefix: str) -> tuple[KeyValue, ...]:
+        return (await ride(partial(self._kv.list, prefix))).pairs
 
 
 def decode_progress(key: str, value: bytes) -> Progress:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 import attrs
 
 from meshnet.agent.seen import Table
 from meshnet.errors import Conflict, NotFound, Refused
-from meshnet.kvstore.api import KV, Delete, Unchanged
+from meshnet.kvstore.api import KV, Delete, Deleted, Unchanged
+from meshnet.kvstore.patience import ride
 from meshnet.logic.admission import MAX_MANIFESTS
 from meshnet.manifests.kinds import find_kind
 from meshnet.model.manifest import Document, Manifest, ManifestKey, SharedManifest
 from meshnet.registry import codec, schema
-from meshnet.registry.store import get_item, list_items, put_if
+from meshnet.registry.store import Stored, get_item, list_items, put_if
 
 RACES = 5
 """Lost in a row before the caller is told."""
@@ -57,7 +60,7 @@ class Admission(Protocol):
         """
 
     async def gone(self, key: ManifestKey) -> None:
-        """After it was deleted."""
+        """After it was deleted; harmless when repeated."""
 
 
 class Manifests:
@@ -123,7 +126,11 @@ class Manifests:
         return [await self._apply(each) for each in manifests]
 
     async def delete(self, keys: Sequence[ManifestKey]) -> list[Change]:
-        """Raises NotFound, before anything is deleted, when one is not there."""
+        """Once begun it rides over a restart of etcd, for a repeated one would find some gone.
+
+        Raises:
+            NotFound: one is not there; nothing was deleted.
+        """
         missing = [key for key in keys if await self._stored(key) is None]
         if missing:
             of = {each.manifest.key: each.origin for each in await self.of_others()}
@@ -160,18 +167,32 @@ class Manifests:
 
     async def _delete(self, key: ManifestKey) -> Change:
         path = codec.manifest_key(key)
+        last: Stored[Manifest] | None = None
         for _ in range(RACES):
-            pair = await get_item(self._kv, path, codec.decode_manifest)
-            before = pair.item.document if pair else None
-            change = attrs.evolve(_DELETED, **attrs.asdict(key), before=before)
-            if pair is None:
-                return change
-            result = await self._kv.txn((Unchanged(path, pair.mod_revision),), (Delete(path),))
+            pair = await ride(partial(get_item, self._kv, path, codec.decode_manifest))
+            if pair is None:  # after `last`: by a try of ours whose answer was lost
+                revision = await ride(partial(self._deleted_at, last)) if last else 0
+                break
+            last = pair
+            compare = (Unchanged(path, pair.mod_revision),)
+            result = await ride(partial(self._kv.txn, compare, (Delete(path),)))
             if result.succeeded:
-                if admission := self._admissions.get(key.kind):
-                    await admission.gone(key)
-                return attrs.evolve(change, revision=result.revision)
-        raise Conflict(f"{key} is changed by somebody else all the time: try again")
+                revision = result.revision
+                break
+        else:
+            raise Conflict(f"{key} is changed by somebody else all the time: try again")
+        if last and (admission := self._admissions.get(key.kind)):
+            await ride(partial(admission.gone, key))
+        before = last.item.document if last else None
+        return attrs.evolve(_DELETED, **attrs.asdict(key), before=before, revision=revision)
+
+    async def _deleted_at(self, last: Stored[Manifest]) -> int:
+        """The revision at which what was read as `last` went."""
+        async with aclosing(self._kv.watch(last.key, after=last.mod_revision)) as batches:
+            async for batch in batches:
+                if isinstance(batch.events[-1], Deleted):
+                    return batch.revision
+        raise AssertionError("a watch has no end")
 
     async def _stored(self, key: ManifestKey) -> Manifest | None:
         found = await get_item(self._kv, codec.manifest_key(key), codec.decode_manifest)

@@ -25,7 +25,8 @@ LONG_S = 120.0
 """For what waits on other nodes: an endpoint that becomes ready, a join, a drain."""
 PATIENCE_S = 30.0
 """With the cluster's own etcd, which is started again when it shall trust other CAs or
-refuse other certificates. A request that fails for it can be repeated, as its caller would."""
+refuse other certificates. A request that fails for it is repeated: what must not begin twice
+rides over it inside the agent (meshnet/kvstore/patience.py) or fails in another way."""
 AGAIN_S = 0.5
 TELL_EVERY_S = 5.0
 

@@ -6,10 +6,13 @@ on either side, its half goes away by itself. Committing takes it off the lease.
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 
 from meshnet.errors import Conflict, LeaseLost, TokenRefused
 from meshnet.kvstore.api import KV, Compare, Created, Delete, Operation, Put, Unchanged
+from meshnet.kvstore.patience import ride
 from meshnet.model.remote import Remote, RemoteState
 from meshnet.registry import codec, schema
 from meshnet.registry.store import list_remotes
@@ -105,4 +108,8 @@ class Remotes:
 
     async def remove(self, cluster: str) -> bool:
         """Leave it. False when there is none of that name."""
-        return await self._kv.delete(schema.remote(cluster))
+        key = schema.remote(cluster)
+        if await self._kv.get(key) is None:
+            return False
+        await ride(partial(self._kv.delete, key))
+        return True

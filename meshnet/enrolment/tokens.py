@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import attrs
 
 from meshnet.errors import Conflict, LeaseLost, NotFound, TokenRefused
 from meshnet.kvstore.api import KV, Operation, Put, Unchanged
+from meshnet.kvstore.patience import ride
 from meshnet.model.cluster import Cluster
 from meshnet.model.token import TokenKind, TokenRecord
 from meshnet.pki.certificate import Certificate
@@ -99,7 +101,7 @@ class Tokens:
         listing = await self._kv.list(schema.TOKENS)
         for pair in listing.pairs:
             if codec.decode_token(pair.key, pair.value).id == token_id:
-                await self._kv.delete(pair.key)
+                await ride(partial(self._kv.delete, pair.key))
                 return
         raise NotFound(f"token {token_id} does not exist: it was used, revoked, or has expired")
 

@@ -37,6 +37,7 @@ from meshnet.pki.certificate import (
 )
 from meshnet.pki.store import PkiStore
 from meshnet.registry import codec, schema
+from meshnet.registry.store import put_unique
 
 PEER_LIFETIME = timedelta(days=365)
 """As long as Cilium's own. Nobody renews it for the other side: `mesh access --renew` does."""
@@ -169,9 +170,9 @@ async def access(
     certificate = Signer.load(pki).sign(make_csr(key, name), subject, lifetime=PEER_LIFETIME)
     kept = held.remote.peer_certificates[:1] if renew else ()
     remote = attrs.evolve(held.remote, peer_certificates=(certificate.pem.decode(), *kept))
-    put = Put(schema.remote(name), codec.encode_remote(remote))
-    if not (await kv.txn((Unchanged(put.key, held.mod_revision),), (put,))).succeeded:
-        raise Conflict(f"{put.key} was changed just now: try again")
+    # once: a second one would end what the other side has, and not what nobody got to see
+    value = codec.encode_remote(remote)
+    await put_unique(kv, schema.remote(name), value, unchanged=held.mod_revision)
     return EtcdConfig(
         endpoints=endpoints,
         access=EtcdAccess(

@@ -46,6 +46,10 @@ async def allocate_pod_cidrs(kv: KV, cluster: Cluster, node: str) -> tuple[PodCI
     return tuple([await _allocate_block(kv, cluster, pool, node) for pool in cluster.pod_cidrs])
 
 
+async def pod_cidrs_of(kv: KV, node: str) -> tuple[PodCIDR, ...]:
+    return tuple(held.item for held in await _allocations(kv) if held.item.node == node)
+
+
 async def release_pod_cidrs(kv: KV, node: str) -> tuple[PodCIDR, ...]:
     """Free what `node` had; returns it. The next owner gets a higher epoch.
 

@@ -9,6 +9,7 @@ import attrs
 
 from meshnet.errors import Conflict, NotFound, PoisonedKey
 from meshnet.kvstore.api import KV, Put, Unchanged
+from meshnet.kvstore.patience import ride
 from meshnet.model.cluster import Cluster
 from meshnet.model.node import Node
 from meshnet.model.remote import Remote
@@ -58,6 +59,21 @@ async def put_if(kv: KV, key: str, value: bytes, *, unchanged: int) -> int:
     if not result.succeeded:
         raise Conflict(f"{key} was changed by somebody else: read it again")
     return result.revision
+
+
+async def put_unique(kv: KV, key: str, value: bytes, *, unchanged: int) -> None:
+    """`put_if` that rides over a restart of etcd, of a value that nobody else would write: found
+    there, it is ours, and the answer was lost."""
+
+    async def attempt() -> None:
+        try:
+            await put_if(kv, key, value, unchanged=unchanged)
+        except Conflict:
+            found = await kv.get(key)
+            if found is None or found.value != value:
+                raise
+
+    await ride(attempt)
 
 
 async def get_cluster(kv: KV) -> Stored[Cluster]:
