@@ -25,7 +25,7 @@ from meshnet import __version__
 from meshnet.cli import console
 from meshnet.cli.client import AgentClient
 from meshnet.config import Paths
-from meshnet.errors import AlreadyExists, MeshnetError
+from meshnet.errors import AlreadyExists, ConfigError, MeshnetError
 from meshnet.logic.redaction import redacted
 
 LOG_BYTES = 4 << 20
@@ -64,7 +64,8 @@ FILES = {
 
 @attrs.frozen
 class Part:
-    """One file of the bundle. `read` raises MeshnetError, OSError or SubprocessError."""
+    """One file of the bundle. `read` raises MeshnetError, OSError, ValueError (it is no text) or
+    SubprocessError."""
 
     name: str
     read: Callable[[], str]
@@ -89,9 +90,14 @@ def bundle(
     paths = Paths.from_environment()
     now = datetime.now(UTC)
     target = out or Path(f"meshnet-bundle-{platform.node()}-{now:%Y%m%dT%H%M%SZ}.tar.gz")
-    if target.exists():
-        raise AlreadyExists(f"{target} is there already: choose another name with --out")
-    missing = write(target, list(parts(paths)), now)
+    try:
+        if target.exists():
+            raise AlreadyExists(f"{target} is there already: choose another name with --out")
+        missing = write(target, list(parts(paths)), now)
+    except OSError as error:
+        raise ConfigError(
+            f"{target} cannot be written: {error.strerror}: choose another place with --out"
+        ) from error
     for name, reason in missing.items():
         console.progress(f"without {name}: {reason}")
     console.progress("look through it before you send it: names and addresses are in it")
@@ -99,27 +105,30 @@ def bundle(
 
 
 def write(target: Path, wanted: list[Part], now: datetime) -> dict[str, str]:
-    """The file in one piece or not at all, for its owner to read; what is not in it, and why."""
+    """The file in one piece or not at all, for its owner to read; what is not in it, and why.
+    Raises OSError: it cannot be written there, or was made by somebody else meanwhile."""
     missing: dict[str, str] = {}
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.") as file:
-        with tarfile.open(fileobj=file, mode="w:gz") as archive:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as directory:
+        file = Path(directory, target.name)
+        file.touch(mode=0o600)
+        with tarfile.open(file, mode="w:gz") as archive:
             for part in wanted:
                 try:
                     text = part.read()
-                except (MeshnetError, OSError, subprocess.SubprocessError) as error:
+                except (MeshnetError, OSError, ValueError, subprocess.SubprocessError) as error:
                     missing[part.name] = str(error)
                     continue
                 _add(archive, part.name, redacted(text), now)
             about = {"version": __version__, "time": now.isoformat(), "missing": missing}
             _add(archive, "bundle.json", json.dumps(about, indent=2), now)
-        file.flush()
-        target.hardlink_to(file.name)
+        target.touch(exist_ok=False)  # never over what is there; not every file system has links
+        file.replace(target)
     return missing
 
 
 def parts(paths: Paths) -> Iterator[Part]:
     """Every file that a bundle of this node would have."""
-    agent = AgentClient(paths)
+    agent = AgentClient(paths, patient=False)
     for answer in ANSWERS:
         name = answer.replace("/", "-")
         yield Part(f"agent/{name}.json", partial(_ask, agent, answer))

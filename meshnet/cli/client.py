@@ -32,10 +32,11 @@ TELL_EVERY_S = 5.0
 
 
 class AgentClient:
-    """Calls of one node's agent, a connection each."""
+    """Calls of one node's agent, a connection each. Args: `patient` rides over etcd's restart."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, patient: bool = True) -> None:
         self._paths = paths
+        self._patient = patient
 
     def get(self, *path: str | int, timeout_s: float = QUICK_S, **query: str) -> Any:
         return self._call("GET", path, query=query, timeout_s=timeout_s)
@@ -65,7 +66,7 @@ class AgentClient:
                 return self._ask(method, path, timeout_s=timeout_s, query=query, body=body)
             except Unreachable as error:
                 waited = time.monotonic() - began
-                if not error.own_etcd or waited >= PATIENCE_S:
+                if not (error.own_etcd and self._patient) or waited >= PATIENCE_S:
                     raise
                 if waited - told >= TELL_EVERY_S:
                     console.progress(f"{error}: trying again ({waited:.0f} of {PATIENCE_S:g} s)")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshnet.cli import bundle
+from meshnet.errors import Unreachable
 from tests.support.agent_api import FakeAgent
 from tests.unit.cli.conftest import Meshnet
 
@@ -68,6 +69,46 @@ def test_without_an_agent_it_has_the_rest_and_says_what_is_missing(
     found = contents(node / "b.tar.gz")
     assert "agent/status.json" not in found and "agent.log" in found
     assert "agent/status.json" in json.loads(found["bundle.json"])["missing"]
+
+
+def test_with_etcd_away_or_a_file_that_is_no_text_it_has_the_rest_at_once(
+    agent: FakeAgent, node: Path, meshnet: Meshnet
+) -> None:
+    away = Unreachable("etcd at 192.0.2.1:2379 is unreachable: connection refused")
+    away.own_etcd = True
+    agent.unreachable = [away] * 1000
+    (node / "state" / "pki" / "node.crt").write_bytes(b"\xff\xfe")
+    outcome = meshnet("bundle", "--out", str(node / "b.tar.gz"))
+    assert outcome.code == 0
+    assert "trying again" not in outcome.err
+    found = contents(node / "b.tar.gz")
+    missing = json.loads(found["bundle.json"])["missing"]
+    assert missing["agent/manifests.json"] == str(away)
+    assert "can't decode" in missing["pki/node.crt"]
+    assert "agent.log" in found
+
+
+def test_where_nothing_can_be_written_is_one_line(node: Path, meshnet: Meshnet) -> None:
+    file = node / "nowhere" / "b.tar.gz"
+    outcome = meshnet("bundle", "--out", str(file))
+    assert (outcome.code, outcome.err) == (
+        2,
+        f"Error: {file} cannot be written: No such file or directory: choose another place with "
+        "--out\n",
+    )
+
+
+def test_a_file_system_without_hard_links_will_do(
+    node: Path, meshnet: Meshnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    outcome = meshnet("bundle", "--out", str(node / "b.tar.gz"))
+    assert outcome.code == 0
+    assert "agent.log" in contents(node / "b.tar.gz")
+    assert not list(node.glob(".b*"))
 
 
 def test_a_file_that_is_there_stays_as_it_is(node: Path, meshnet: Meshnet) -> None:
