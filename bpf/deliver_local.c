@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
 /* deliver_local: the last stage before an endpoint of this node.
  *
- * Stage: STAGE_DELIVER_LOCAL, from from_endpoint, from_underlay and from_tunnel.
+ * Stage: STAGE_DELIVER_LOCAL, from from_endpoint, service, from_underlay, from_tunnel,
+ *        receive_native and unmasquerade.
  * In:    a plain Ethernet frame; `scratch` names the endpoint and the verified sender.
  * Out:   TC_ACT_REDIRECT into the endpoint's namespace, past the host's stack,
  *        STAGE_SERVICE_ANSWER when a service's backend sent it,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
 /* encapsulate: put a packet of an endpoint into the tunnel to another node.
  *
- * Stage: STAGE_ENCAPSULATE, from from_endpoint.
+ * Stage: STAGE_ENCAPSULATE, from from_endpoint and service.
  * In:    the endpoint's frame; `scratch` has the node's index and the sender's identity.
  *        VXLAN or Geneve: as the node's row says.
  * Out:   TC_ACT_REDIRECT to the next hop on the underlay, its MAC found by the kernel,

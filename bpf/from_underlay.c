@@ -137,6 +137,7 @@ decapsulate(struct __sk_buff *skb, struct packet *pkt, __u32 overhead)
 				sizeof(family), 0))
 		return REFUSE(pkt, DROP_DECAPSULATION_FAILED);
 	pkt->l4_offset -= overhead;
+	pkt->end -= overhead;
 	count(COUNTER_DECAPSULATED, skb->len);
 	return DROP_NONE;
 }

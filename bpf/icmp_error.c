@@ -184,7 +184,7 @@ restore(struct __sk_buff *skb, struct packet *pkt)
 	if (!(pkt->service & SERVICE_TRANSLATED))
 		return true;
 	service_flow_key_of(&key, pkt, SERVICE_CLIENT);
-	row = service_flow_find(&key);
+	row = service_flow_on(&key, SERVICE_BACK);
 	return row && !service_flow_rewrite(skb, pkt, &row->other, SERVICE_CLIENT);
 }
 

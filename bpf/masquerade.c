@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
 /* masquerade: an endpoint's packet leaves for the world with this node's address.
  *
- * Stage: STAGE_MASQUERADE, from from_endpoint, and from itself to look for more ports.
+ * Stage: STAGE_MASQUERADE, from from_endpoint and service, and from itself to look for more
+ *        ports.
  * In:    the endpoint's frame; `scratch` has its addresses and ports, and policy allowed it.
  * Out:   TC_ACT_REDIRECT to the underlay, the next hop by the host's routing table,
  *        TC_ACT_OK to the host's stack for what that would not forward,

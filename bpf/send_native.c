@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later OR BSD-2-Clause
 /* send_native: a packet of an endpoint to another node, as it is.
  *
- * Stage: STAGE_SEND_NATIVE, from from_endpoint, where the node's row says native.
+ * Stage: STAGE_SEND_NATIVE, from from_endpoint and service, where the node's row says native.
  * In:    the endpoint's frame; `scratch` has the node's index.
  * Out:   TC_ACT_REDIRECT to the next hop on the underlay, its MAC found by the kernel,
  *        TC_ACT_SHOT with a row in `drops` and an event.

@@ -27,7 +27,8 @@ may_keep(const struct packet *pkt, const struct service_flow *row)
 {
 	const struct backend *backend = backend_at(row->backend);
 
-	if (!backend || backend->port != bpf_htons(row->other.server_port) ||
+	if (!backend || backend->protocol != row->other.protocol ||
+	    backend->port != bpf_htons(row->other.server_port) ||
 	    !address_equal(&backend->address, &row->other.server))
 		return false;
 	return (pkt->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN ||
@@ -71,12 +72,13 @@ struct turn {
 
 /* The row of this packet, if `sender` sent it. */
 static __always_inline struct service_flow *
-turn_find(struct turn *turn, const struct packet *pkt, enum service_end sender)
+turn_find(struct turn *turn, const struct packet *pkt, enum service_end sender,
+	  enum service_way way)
 {
 	struct service_flow *row;
 
 	service_flow_key_of(&turn->from, pkt, sender);
-	row = service_flow_find(&turn->from);
+	row = service_flow_on(&turn->from, way);
 	turn->sender = sender;
 	turn->found = row;
 	if (row)
@@ -88,7 +90,7 @@ turn_find(struct turn *turn, const struct packet *pkt, enum service_end sender)
 static __always_inline enum drop_reason
 ask(struct packet *pkt, struct turn *turn)
 {
-	struct service_flow *row = turn_find(turn, pkt, SERVICE_CLIENT);
+	struct service_flow *row = turn_find(turn, pkt, SERVICE_CLIENT, SERVICE_THERE);
 	struct service_flow there = {};
 	enum drop_reason reason;
 
@@ -96,7 +98,7 @@ ask(struct packet *pkt, struct turn *turn)
 		service_flow_refresh(&turn->from, row, pkt, SERVICE_CLIENT);
 	} else {
 		if (!row)
-			row = turn_find(turn, pkt, SERVICE_SERVER);
+			row = turn_find(turn, pkt, SERVICE_SERVER, SERVICE_BACK);
 		if (row && turn->sender == SERVICE_SERVER) {
 			service_flow_refresh(&turn->from, row, pkt, SERVICE_SERVER);
 			turn->itself = true;
@@ -116,16 +118,16 @@ ask(struct packet *pkt, struct turn *turn)
 }
 
 /* The endpoint tells a frontend that what came from there is not welcome; or itself, as its own
- * backend, that what it asked is not.
+ * backend, that what it asked is not. The quoted packet is one that it got, so translated.
  */
 static __always_inline void
 complain(const struct packet *pkt, const struct packet *quoted, struct turn *turn)
 {
 	if (!address_equal(&quoted->destination, &pkt->source))
 		return;
-	if (turn_find(turn, quoted, SERVICE_SERVER))
+	if (turn_find(turn, quoted, SERVICE_SERVER, SERVICE_THERE))
 		turn->itself = address_equal(&turn->to.server, &pkt->source);
-	else if (turn_find(turn, quoted, SERVICE_CLIENT))
+	else if (turn_find(turn, quoted, SERVICE_CLIENT, SERVICE_BACK))
 		turn->itself = true;
 }
 

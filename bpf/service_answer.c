@@ -19,7 +19,7 @@ answer(struct __sk_buff *skb, struct packet *pkt)
 	struct service_flow *row;
 
 	service_flow_key_of(&key, pkt, SERVICE_SERVER);
-	row = service_flow_find(&key);
+	row = service_flow_on(&key, SERVICE_BACK);
 	if (!row)
 		return REFUSE(pkt, DROP_SERVICE_NO_FLOW);
 	service_flow_refresh(&key, row, pkt, SERVICE_SERVER);
@@ -36,7 +36,7 @@ answer_error(struct __sk_buff *skb, struct packet *pkt)
 
 	if (quoted) {
 		service_flow_key_of(&key, quoted, SERVICE_CLIENT);
-		row = service_flow_find(&key);
+		row = service_flow_on(&key, SERVICE_BACK);
 	}
 	if (!row)
 		return REFUSE(pkt, DROP_SERVICE_NO_FLOW);

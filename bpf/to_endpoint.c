@@ -17,13 +17,21 @@
 #include "parse.h"
 #include "service_answer.h"
 
-/* Who sends it? Nobody else can be on this link: a link-local source is the host's, too. */
+/* Nobody else can be on this link: a link-local source is the host's, too. What the host makes
+ * is not refused because we cannot read it; what it forwards is, or policy could be passed by.
+ */
+static __always_inline bool
+is_of_host(const struct packet *pkt)
+{
+	return address_is_own(&pkt->source) || address_is_link_local(&pkt->source);
+}
+
 static __always_inline __u32
 identity_of_source(const struct packet *pkt)
 {
 	const struct ipcache *row;
 
-	if (address_is_own(&pkt->source) || address_is_link_local(&pkt->source))
+	if (is_of_host(pkt))
 		return IDENTITY_HOST;
 	row = ipcache_lookup(&pkt->source);
 	return row ? row->identity : IDENTITY_WORLD;
@@ -65,8 +73,9 @@ int to_endpoint(struct __sk_buff *skb)
 		return packet_drop(skb, pkt, REFUSE(pkt, DROP_UNKNOWN_ENDPOINT));
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
 		return TC_ACT_OK;
-	if (parse_packet(skb, pkt, skb->protocol, ETH_HLEN))
-		return TC_ACT_OK;	/* the stack made it: what we cannot read is not refused */
+	reason = parse_packet(skb, pkt, skb->protocol, ETH_HLEN);
+	if (reason)
+		return is_of_host(pkt) ? TC_ACT_OK : packet_drop(skb, pkt, reason);
 
 	pkt->source_identity = identity_of_source(pkt);
 	pkt->destination_identity = endpoint->identity;

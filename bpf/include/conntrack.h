@@ -68,8 +68,8 @@ conntrack_lookup(const struct packet *pkt, enum direction side)
 static __always_inline __u32
 conntrack_lifetime(const struct conntrack *row, __u8 protocol)
 {
-	if (protocol != IPPROTO_TCP)
-		return CONNTRACK_OTHER;
+	if (protocol != IPPROTO_TCP)	/* a service's row outlives no translation of its flow */
+		return row->flags & CONNTRACK_SERVICE ? NAT_UDP : CONNTRACK_OTHER;
 	if (row->flags & CONNTRACK_CLOSED)
 		return CONNTRACK_TCP_CLOSED;
 	return row->tcp_sent & row->tcp_received & TCP_ACK ? CONNTRACK_TCP_ESTABLISHED

@@ -5,7 +5,8 @@
  * What another node or an endpoint here has is looked up first, so it costs nothing that there
  * are services; all else costs one look at `service_addresses` until its flow was answered.
  *
- * Needs: address.h, endpoint.h, flow.h, ipcache.h, nesting.h, next_hop.h, packet.h, service.h.
+ * Needs: address.h, endpoint.h, flow.h, ipcache.h, nat.h, nesting.h, next_hop.h, packet.h,
+ * service.h, service_flow.h.
  * Refuses: DROP_UNKNOWN_DESTINATION, DROP_SERVICE_AMBIGUOUS, and what flow.h and nesting.h do.
  */
 #pragma once
@@ -13,10 +14,12 @@
 #include "endpoint.h"
 #include "flow.h"
 #include "ipcache.h"
+#include "nat.h"
 #include "nesting.h"
 #include "next_hop.h"
 #include "packet.h"
 #include "service.h"
+#include "service_flow.h"
 
 enum way { WAY_STACK, WAY_LOCAL, WAY_TUNNEL, WAY_NATIVE, WAY_WORLD, WAY_SERVICE };
 
@@ -49,12 +52,39 @@ is_masqueraded(const struct packet *pkt)
 	return !CFG->has_unmasqueraded || !bpf_map_lookup_elem(MAP(unmasqueraded), &key);
 }
 
-/* A flow that was answered, or that the peer began, is with the right one. */
+/* The peer knows the endpoint by the node's address. That flow's row in conntrack may be younger:
+ * it was forgotten, and the peer was the first to speak again.
+ */
+static __always_inline bool
+is_hidden(const struct packet *pkt)
+{
+	struct nat_key key;
+
+	nat_key_of(&key, pkt, NAT_SOURCE);
+	return nat_find(&key);
+}
+
+/* Has a service translated packets of this flow? */
+static __always_inline bool
+is_translated(const struct packet *pkt)
+{
+	struct service_flow_key key;
+
+	service_flow_key_of(&key, pkt, SERVICE_CLIENT);
+	return service_flow_on(&key, SERVICE_THERE);
+}
+
+/* A flow that was answered, or that the peer began, is with the right one. Unless a service
+ * translates it: then its row in conntrack is the backend's, and who says that he began it lies.
+ */
 static __always_inline bool
 may_ask_service(const struct packet *pkt, const struct conntrack *flow)
 {
-	return !(flow && flow->flags & (CONNTRACK_ANSWERED | CONNTRACK_PEER_BEGAN)) &&
-	       service_has(&pkt->destination);
+	if (flow && flow->flags & CONNTRACK_PEER_BEGAN)
+		return is_translated(pkt);
+	if (flow && flow->flags & CONNTRACK_ANSWERED && !(flow->flags & CONNTRACK_SERVICE))
+		return false;
+	return service_has(&pkt->destination);
 }
 
 /* `flow`: the row of conntrack, or NULL. */
@@ -117,7 +147,8 @@ egress_admit(struct __sk_buff *skb, struct packet *pkt, const struct endpoint *s
 	if (*way == WAY_STACK || *way == WAY_WORLD)
 		reason = check_nesting(pkt);
 	/* who began knows this address, and waits for an answer from it */
-	if (*way == WAY_WORLD && row && conntrack_began(row) == DIRECTION_INGRESS)
+	if (*way == WAY_WORLD && row && conntrack_began(row) == DIRECTION_INGRESS &&
+	    !is_hidden(pkt))
 		*way = WAY_STACK;
 	/* the answers to both would go to the one that a service translates */
 	if (!reason && row && row->flags & CONNTRACK_SERVICE &&

@@ -14,8 +14,9 @@
 static __always_inline __u32
 flow_hash_mix(__u32 hash, __u32 word)
 {
-	hash = (hash ^ word) * 0x85ebca6b;	/* MurmurHash3's multiplier, by Appleby */
-	return hash ^ hash >> 15;
+	hash ^= word;
+	hash = (hash ^ hash >> 16) * 0x85ebca6b;	/* as MurmurHash3 ends, by Appleby */
+	return hash ^ hash >> 13;
 }
 
 static __always_inline __u32
@@ -34,7 +35,8 @@ flow_hash(struct __sk_buff *skb, const struct packet *pkt)
 		return hash;
 	hash = flow_hash_mix(pkt->protocol, flow_hash_fold(&pkt->source));
 	hash = flow_hash_mix(hash, flow_hash_fold(&pkt->destination));
-	hash = flow_hash_mix(hash, (__u32)pkt->source_port << 16 | pkt->destination_port) | 1;
+	hash = flow_hash_mix(hash, (__u32)pkt->source_port << 16 | pkt->destination_port);
+	hash = hash ? hash : 1;
 	bpf_set_hash(skb, hash);
 	return hash;
 }

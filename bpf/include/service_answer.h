@@ -23,5 +23,5 @@ is_service_answer(const struct packet *pkt, const struct conntrack *row)
 	    (pkt->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
 		return false;
 	service_flow_key_of(&key, pkt, SERVICE_SERVER);
-	return service_flow_find(&key);
+	return service_flow_on(&key, SERVICE_BACK);
 }

@@ -49,6 +49,15 @@ service_flow_find(const struct service_flow_key *key)
 	return row && row->expires > clock_ticks() ? row : NULL;
 }
 
+/* Of one way alone: what says it is from a frontend is no answer of a backend's. */
+static __always_inline struct service_flow *
+service_flow_on(const struct service_flow_key *key, enum service_way way)
+{
+	struct service_flow *row = service_flow_find(key);
+
+	return row && row->way == way ? row : NULL;
+}
+
 /* The twin may be another flow's by now, which is then left alone. */
 static __always_inline void
 service_flow_refresh(const struct service_flow_key *key, struct service_flow *row,
@@ -56,7 +65,12 @@ service_flow_refresh(const struct service_flow_key *key, struct service_flow *ro
 {
 	__u8 flags = nat_flags(row->flags, pkt, sender == SERVICE_SERVER);
 	__u32 expires = clock_ticks() + nat_lifetime(pkt->protocol, flags);
-	struct service_flow back = {.backend = row->backend, .flags = flags, .expires = expires};
+	struct service_flow back = {
+		.backend = row->backend,
+		.flags = flags,
+		.expires = expires,
+		.way = row->way == SERVICE_THERE ? SERVICE_BACK : SERVICE_THERE,
+	};
 	struct service_flow_key other = row->other;
 	struct service_flow *twin;
 
@@ -112,7 +126,7 @@ static __always_inline bool
 service_flow_open(const struct service_flow_key *key, const struct packet *pkt,
 		  struct service_flow *there)
 {
-	struct service_flow back = {.other = *key, .backend = there->backend};
+	struct service_flow back = {.other = *key, .backend = there->backend, .way = SERVICE_BACK};
 	int i;
 
 	there->flags = back.flags = nat_flags(0, pkt, false);

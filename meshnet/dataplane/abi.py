@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 
-HEADERS_SHA256 = "964f62ea6644a540b3d75fbca630365ce75d7b924ea2c467e008eccd2d72ba45"
+HEADERS_SHA256 = "2cddd299fc732c46c7a2931d93e7a9f85ba1e4b86cb39612a18b91814da80b00"
 
 
 class AddressLimit(enum.IntEnum):
@@ -228,6 +228,11 @@ class BackendState(enum.IntEnum):
     ABSENT = 0
     ACTIVE = 1
     TERMINATING = 2
+
+
+class ServiceWay(enum.IntEnum):
+    THERE = 0
+    BACK = 1
 
 
 class ServiceFlowLimit(enum.IntEnum):
@@ -748,13 +753,15 @@ class ServiceFlow(ctypes.Structure):
     expires: int
     backend: int
     flags: int
+    way: int
     reserved: ctypes.Array[ctypes.c_uint8]
     _fields_ = [
         ("other", ServiceFlowKey),
         ("expires", ctypes.c_uint32),
         ("backend", ctypes.c_uint32),
         ("flags", ctypes.c_uint8),
-        ("reserved", ctypes.c_uint8 * 3),
+        ("way", ctypes.c_uint8),
+        ("reserved", ctypes.c_uint8 * 2),
     ]
 
 

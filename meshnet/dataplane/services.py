@@ -116,6 +116,8 @@ class ServiceMaps:
             with self._mapped() as memory:
                 for frontend, row in replace.items():
                     self._write(memory, frontend, row)
+        for backend in [known for known in self._index if not self._users[known]]:
+            self._forget(backend)  # an earlier agent's, which no service has any more
         self._release_clients()
 
     @contextlib.contextmanager
@@ -284,6 +286,7 @@ def unpack_flow(key: bytes, value: bytes) -> dict[str, Any]:
         "becomes_client_port": other.client_port,
         "becomes_server": str(rows.known_address(bytes(other.server))),
         "becomes_server_port": other.server_port,
+        "way": abi.ServiceWay(row.way).name.lower(),
         "backend_index": row.backend,
         "state": nat.state(row.flags),
         "expires_s": expires_s(row.expires),

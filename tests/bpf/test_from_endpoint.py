@@ -65,6 +65,23 @@ def test_a_packet_to_another_node_carries_the_senders_identity_as_vni(
     assert east.counters() == {"encapsulated": 1}
 
 
+@pytest.mark.parametrize(
+    ("source", "to"), [("10.1.0.10", "10.2.0.10"), ("fd00:10:1::10", "fd00:10:2::10")]
+)
+def test_a_flow_has_one_outer_port_and_flows_are_spread_over_all_of_them(
+    east: Node, source: str, to: str
+) -> None:
+    def outer(port: int) -> int:
+        return read(east.from_web(frame(ip(source, to, udp(port, 53)))).packet).ports[0]
+
+    ports = [outer(port) for port in range(4000, 4064)]
+
+    assert ports == [outer(port) for port in range(4000, 4064)]
+    assert len(set(ports)) > 48
+    for bit in range(14):
+        assert {port >> bit & 1 for port in ports} == {0, 1}, f"bit {bit}"
+
+
 @pytest.mark.parametrize("to", ["10.1.0.1", "fd00:10:1::1", "192.0.2.1", "8.8.8.8", "224.0.0.22"])
 def test_what_the_node_or_the_world_has_goes_to_the_stack(east: Node, to: str) -> None:
     source = "10.1.0.10" if "." in to else "fd00:10:1::10"

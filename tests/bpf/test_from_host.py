@@ -8,7 +8,7 @@ import pytest
 
 from meshnet.model.dataplane import IpcacheRow
 from tests.support.bpf import API, NOT_OURS, OK, SHOT, Node
-from tests.support.packets import ETH_ARP, Packet, frame, ip, udp
+from tests.support.packets import ETH_ARP, RECORD_ROUTE, TCP, Packet, Payload, frame, ip, udp
 
 pytestmark = pytest.mark.bpf
 
@@ -74,4 +74,32 @@ def test_the_tunnel_devices_own_multicast_is_left_to_it(east: Node) -> None:
     sent = frame(ip("fe80::1", "ff02::16", udp(1, 2)))
 
     assert east.send("to_tunnel", sent, east.tunnel).verdict == NOT_OURS
+    assert east.drops() == {}
+
+
+UNREADABLE = {
+    "IPV4_OPTION": lambda source: ip(source, "10.1.0.10", udp(1, 2), options=RECORD_ROUTE),
+    "L4_TRUNCATED": lambda source: ip(
+        source, "10.1.0.10", Payload(TCP, bytes(16)), fragment=0x2000
+    ),
+    "BAD_FRAGMENT": lambda source: ip(source, "10.1.0.10", Payload(TCP, bytes(24)), fragment=1),
+}
+"""What the host's stack would forward, and no policy could be asked about."""
+
+
+@pytest.mark.parametrize("reason", UNREADABLE)
+def test_what_the_host_forwards_cannot_pass_policy_by_being_unreadable(
+    east: Node, reason: str
+) -> None:
+    packet = frame(UNREADABLE[reason]("8.8.8.8"))
+
+    assert east.send("to_endpoint", packet, east.web).verdict == SHOT
+    assert east.drops() == {f"{reason} ingress": 1}
+
+
+@pytest.mark.parametrize("reason", UNREADABLE)
+def test_what_the_host_itself_says_is_not_refused_for_it(east: Node, reason: str) -> None:
+    packet = frame(UNREADABLE[reason]("10.1.0.1"))
+
+    assert east.send("to_endpoint", packet, east.web).verdict == OK
     assert east.drops() == {}

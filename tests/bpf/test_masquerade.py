@@ -241,3 +241,16 @@ def test_the_rows_of_a_flow_are_shown_with_names(visit: Visit) -> None:
         "state": "new",
     }
     assert ip_address(rows[NODE[family]]["translated"]) == ip_address(WEB[family])
+
+
+@pytest.mark.parametrize("kind", CARRIED)
+def test_a_flow_that_conntrack_forgot_stays_hidden_though_the_world_speaks_first(
+    visit: Visit, kind: str
+) -> None:
+    port = port_of(visit.hidden(payload(kind, visit.family)).payload, kind)
+    conntrack = visit.node.map("conntrack")
+    conntrack.delete_many([key for key, _ in conntrack.items()])
+
+    assert visit.back(reply(kind, visit.family, port)).verdict == REDIRECT
+
+    assert port_of(visit.hidden(payload(kind, visit.family)).payload, kind) == port

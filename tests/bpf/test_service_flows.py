@@ -7,8 +7,8 @@ import time
 import pytest
 
 from tests.support.asking import BACK, CLIENT, FRONT, OTHER, REMOTE, TOO, VIP, WEB, Asking
-from tests.support.bpf import REDIRECT, SHOT
-from tests.support.packets import ACK, FIN, RST, SYN, segment, udp
+from tests.support.bpf import OK, REDIRECT, SHOT
+from tests.support.packets import ACK, FIN, RST, SYN, frame, ip, segment, summed, udp
 
 pytestmark = pytest.mark.bpf
 
@@ -218,3 +218,18 @@ def test_what_is_over_is_swept(asking: Asking) -> None:
 
     assert asking.node.dataplane.sweep_conntrack() == 2
     assert {row["client_port"] for row in asking.rows()} == {CLIENT + 1}
+
+
+def test_who_claims_to_be_the_frontend_is_no_answer_and_ends_no_flow(asking: Asking) -> None:
+    """The host forwards it, from a place in the world that has the frontend's address."""
+    asking.serve(REMOTE[asking.family])
+    asking.asked(udp(CLIENT, FRONT))
+    web, vip = WEB[asking.family], VIP[asking.family]
+    forged = frame(ip(vip, web, summed(vip, web, udp(FRONT, CLIENT, b"lie"))))
+
+    done = asking.node.send("to_endpoint", forged, asking.node.web)
+
+    assert (done.verdict, done.packet) == (OK, forged), "as any datagram of a stranger"
+    assert asking.asked(udp(CLIENT, FRONT)).ports == (CLIENT, BACK)
+    assert asking.answered(udp(BACK, CLIENT)).ports == (FRONT, CLIENT)
+    assert asking.node.drops() == {}

@@ -269,6 +269,7 @@ def test_rows_are_shown_with_named_fields(asking: Asking) -> None:
     assert there.pop("expires_s") in range(117, 122)
     assert there.pop("backend_index")
     assert there == {
+        "way": "there",
         "client": WEB[family],
         "client_port": CLIENT,
         "server": VIP[family],

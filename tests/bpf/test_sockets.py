@@ -188,6 +188,18 @@ def test_an_agent_that_starts_again_finds_its_services_and_goes_on(
         heir.close()
 
 
+def test_an_agent_that_starts_again_forgets_a_backend_that_ended_meanwhile(east: Node) -> None:
+    frontend, tcp = at(V4, 80, Protocol.TCP), Protocol.TCP
+    ends = ServiceRow(slots=(at(*TWO, tcp),), terminating=frozenset({at(*ONE, tcp)}))
+    east.dataplane.update_services({frontend: ends}, ())
+    heir = KernelDataplane(east.directory, built(), sizes=Sizes.lab())
+    try:
+        heir.update_services({}, ())
+        assert [row["address"] for row in heir.dump("backends")] == [TWO[0]]
+    finally:
+        heir.close()
+
+
 def test_a_service_that_does_not_fit_is_named_and_the_others_stay(east: Node) -> None:
     serve(east, V4, ONE)
     many = tuple(at("127.0.0.9", 1, Protocol.TCP) for _ in range(Sizes.lab().backend_slots))

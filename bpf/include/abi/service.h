@@ -95,12 +95,21 @@ struct service_flow_key {
 };
 _Static_assert(sizeof(struct service_flow_key) == 40, "service_flow_key is ABI");
 
+/* Whose packets a row of `service_flows` is for: the client's to the frontend, or those between
+ * it and the backend, by whose addresses its key is.
+ */
+enum service_way {
+	SERVICE_THERE = 0,
+	SERVICE_BACK = 1,
+};
+
 struct service_flow {
 	struct service_flow_key other;
 	__u32 expires;		/* in ticks, as in `nat` */
 	__u32 backend;		/* its index */
 	__u8 flags;		/* enum nat_flag */
-	__u8 reserved[3];
+	__u8 way;		/* enum service_way */
+	__u8 reserved[2];
 };
 _Static_assert(sizeof(struct service_flow) == 52, "service_flow is ABI");
 
