@@ -20,6 +20,7 @@ Every exception meshnet raises. A class per decision a caller makes, not per pla
     · Compacted              the revision asked for is gone              (transient)
     · LeaseLost              our lease expired, its keys are gone        (transient)
     · Denied                 etcd or a gateway refused the request
+      x NotPermitted         it does not show that key, or not to us
     · PoisonedKey            a key's value cannot be used: skipped, reported once
   - AllocationError
     · PoolExhausted          no free prefix, address or number is left
@@ -148,6 +149,10 @@ class LeaseLost(RegistryError):
 
 class Denied(RegistryError):
     """etcd or a gateway answered, and the answer is no."""
+
+
+class NotPermitted(Denied):
+    """The key is not shown, or not to us. Other refusals may be of the moment: too many at once."""
 
 
 class PoisonedKey(RegistryError):

@@ -17,7 +17,15 @@ import attrs
 import etcd3.etcdrpc as pb
 import grpc
 
-from meshnet.errors import Compacted, ConfigError, Denied, LeaseLost, RegistryError, Unreachable
+from meshnet.errors import (
+    Compacted,
+    ConfigError,
+    Denied,
+    LeaseLost,
+    NotPermitted,
+    RegistryError,
+    Unreachable,
+)
 
 OWN_ETCD = "etcd"
 """What error messages call this cluster's own; all others are called by their cluster too."""
@@ -161,9 +169,10 @@ class Connections:
                 return Compacted(f"{where}: {details}: list again")
             case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
                 return TooLarge(f"{where}: an answer is over {MAX_MESSAGE >> 20} MiB")
+            case grpc.StatusCode.PERMISSION_DENIED:
+                return NotPermitted(f"{where} refused: {details.removeprefix('etcdserver: ')}")
             case (
-                grpc.StatusCode.PERMISSION_DENIED
-                | grpc.StatusCode.UNAUTHENTICATED
+                grpc.StatusCode.UNAUTHENTICATED
                 | grpc.StatusCode.UNIMPLEMENTED
                 | grpc.StatusCode.INVALID_ARGUMENT
                 | grpc.StatusCode.FAILED_PRECONDITION

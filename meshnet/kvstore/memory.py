@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
 import attrs
 
-from meshnet.errors import Compacted, Denied, LeaseLost, Unreachable
+from meshnet.errors import Compacted, Denied, LeaseLost, NotPermitted, Unreachable
 from meshnet.kvstore.api import (
     MAX_OPERATIONS,
     Batch,
@@ -187,7 +187,7 @@ class MemoryKV:
             raise Unreachable(self._outage)
         for key in keys:
             if key.startswith(self._denied or ("\0",)):
-                raise Denied(f"{key}: permission denied")
+                raise NotPermitted(f"{key}: permission denied")
         self.expire()
 
     def _under(self, prefix: str) -> Iterable[str]:

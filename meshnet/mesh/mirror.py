@@ -24,7 +24,7 @@ from meshnet.mesh.boundaries import Boundaries
 from meshnet.mesh.budget import Budget, weight
 from meshnet.mesh.claims import kinds, kinds_of, manifests_of
 from meshnet.mesh.leadership import FencedWriter, first_error
-from meshnet.mesh.reader import Changed, Introduced, Listed, News, RemoteReader
+from meshnet.mesh.reader import Changed, Introduced, Listed, News, NotShown, RemoteReader
 from meshnet.mesh.refusals import LastingRefusals
 from meshnet.mesh.replica import Replica
 from meshnet.model.endpoint import IpEntry
@@ -150,6 +150,8 @@ class Mirror:
             case Listed(kind, pairs):
                 self._replica.relist(kind, pairs)
                 self._listed.add(kind.exported)
+            case NotShown(kind):
+                self._listed.add(kind.exported)  # known as far as can be: the copy stays as it is
             case Changed(kind, events):
                 self._replica.apply(kind, events)
                 self._last_event_at = datetime.datetime.now(datetime.UTC)

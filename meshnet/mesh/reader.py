@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from meshnet.errors import Compacted, Denied, PoisonedKey, Refused, Unreachable
+from meshnet.errors import Compacted, NotPermitted, PoisonedKey, Refused, Unreachable
 from meshnet.kvstore.api import KV, Deleted, KeyValue
 from meshnet.logic.agreement import identities
 from meshnet.mesh.claims import Kind
@@ -46,6 +46,14 @@ class Listed:
 
 
 @attrs.frozen
+class NotShown:
+    """The gateway shows nothing of one kind, which says nothing about what there is: of a
+    remote amid an upgrade, one gateway may show it and another may not yet."""
+
+    kind: Kind
+
+
+@attrs.frozen
 class Changed:
     """What happened to one kind in one revision."""
 
@@ -53,7 +61,7 @@ class Changed:
     events: tuple[KeyValue | Deleted, ...]
 
 
-News = Introduced | Listed | Changed
+News = Introduced | Listed | NotShown | Changed
 
 
 class RemoteReader:
@@ -133,10 +141,10 @@ class RemoteReader:
         while True:
             try:
                 listing = await kv.list(kind.exported)
-            except Denied:
+            except NotPermitted:
                 if kind.canary is not None:
                     raise
-                self._tell(Listed(kind, ()))  # its version has no such kind yet
+                self._tell(NotShown(kind))  # its version has no such kind yet
                 await asyncio.sleep(self._silence_s)
                 continue
             self._tell(Listed(kind, listing.pairs))

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 import attrs
 import pytest
 
+from meshnet.gateway.filter import Exports
 from meshnet.kvstore.api import Delete
 from meshnet.kvstore.etcd import EtcdKV
 from meshnet.kvstore.memory import MemoryKV
@@ -30,6 +31,7 @@ from tests.support.mesh import (
     node,
     node_key,
     put_all,
+    shared_policy,
     status_when,
     until,
 )
@@ -59,7 +61,8 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
 @pytest.fixture
 async def scene(clusters: Clusters) -> AsyncIterator[Scene]:
     async with serving(clusters) as made:
-        await made.kv.txn((), (Delete("cilium/", prefix=True),))
+        gone = ("cilium/", schema.SHARED_MANIFESTS)
+        await made.kv.txn((), [Delete(prefix, prefix=True) for prefix in gone])
         await put_all(made.kv, introduction("east", 1) | EXPORTED)
         yield made
 
@@ -110,6 +113,38 @@ async def test_a_gateway_that_does_not_know_us_any_more_is_an_error_one_can_read
         assert len(await contents(ours, schema.cache_ips("east"))) == 50
         scene.gateway.set_remotes([scene.clusters.west.remote()])
         await status_when(ours, lambda status: status.ready, cluster="east", timeout=20)
+
+
+@attrs.frozen
+class Older(Exports):
+    """Of a version that knows no manifests for the whole mesh."""
+
+    asked: asyncio.Event = attrs.field(factory=asyncio.Event, eq=False)
+
+    def refusal(self, key: bytes, range_end: bytes) -> str | None:
+        if key.startswith(schema.SHARED_MANIFESTS.encode()):
+            self.asked.set()
+            return "the range is not exported to other clusters"
+        return super().refusal(key, range_end)
+
+
+async def test_what_a_gateway_does_not_show_yet_stays_as_another_showed_it(scene: Scene) -> None:
+    key, value = shared_policy(cluster="east")
+    await scene.kv.put(key, value)
+    copy = {schema.cache_manifests("east") + "networkpolicy/shop/web": value}
+    async with mirroring(scene) as ours:
+        await until(ours, schema.CACHE_MANIFESTS, lambda found: found == copy)
+        scene.gateway.set_remotes([])
+        await status_when(ours, lambda status: not status.connected, cluster="east")
+        scene.gateway._exports = older = Older.of("east")
+        scene.gateway.set_remotes([scene.clusters.west.remote()])
+        async with asyncio.timeout(20):
+            await older.asked.wait()
+        key, value = ip_key(entry(1, 99, cluster_id=1, identity=(1 << 16) + 300))
+        await scene.kv.put(key, value)
+        await until(ours, schema.cache_ips("east"), lambda found: value in found.values())
+        await status_when(ours, lambda status: status.ready, cluster="east")
+        assert await contents(ours, schema.CACHE_MANIFESTS) == copy
 
 
 async def test_two_leaders_in_a_row_fit_into_what_a_gateway_allows_a_remote(scene: Scene) -> None:

@@ -98,8 +98,8 @@ def state(nodes: int, endpoints: int) -> dict[str, bytes]:
     )
 
 
-def shared_policy(name: str = "web", **spec: object) -> tuple[str, bytes]:
-    """A NetworkPolicy of cluster west, applied for the whole mesh."""
+def shared_policy(name: str = "web", cluster: str = "west", **spec: object) -> tuple[str, bytes]:
+    """A NetworkPolicy of a cluster, applied for the whole mesh."""
     document = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -110,7 +110,7 @@ def shared_policy(name: str = "web", **spec: object) -> tuple[str, bytes]:
         },
         "spec": {"podSelector": {}, **spec},
     }
-    key = f"meshnet/v1/shared/manifests/west/networkpolicy/shop/{name}"
+    key = f"meshnet/v1/shared/manifests/{cluster}/networkpolicy/shop/{name}"
     return key, json.dumps(document).encode()
 
 

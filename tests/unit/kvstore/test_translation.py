@@ -6,7 +6,14 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from meshnet.errors import Compacted, Denied, LeaseLost, RegistryError, Unreachable
+from meshnet.errors import (
+    Compacted,
+    Denied,
+    LeaseLost,
+    NotPermitted,
+    RegistryError,
+    Unreachable,
+)
 from meshnet.kvstore.channel import Connection, Connections, NeverSent, TooLarge
 
 FAILED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:192.0.2.1:2379: "
@@ -69,7 +76,7 @@ def translated(code: StatusCode, details: str) -> RegistryError:
         (
             StatusCode.PERMISSION_DENIED,
             "etcdserver: permission denied",
-            Denied,
+            NotPermitted,
             f"{AT} refused: permission denied",
         ),
         (

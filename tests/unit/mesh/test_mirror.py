@@ -7,8 +7,8 @@ import json
 import attrs
 import pytest
 
-from meshnet.errors import Denied
-from meshnet.kvstore.api import Delete, Put
+from meshnet.errors import Denied, NotPermitted
+from meshnet.kvstore.api import KV, Delete, Put
 from meshnet.kvstore.memory import MemoryKV
 from meshnet.mesh.mirror import remove_mirror
 from meshnet.model.remote import Remote
@@ -287,20 +287,59 @@ async def test_manifests_for_the_mesh_come_and_go_with_what_the_remote_says(
         await until(clusters.east, schema.CACHE_MANIFESTS, lambda found: found == {})
 
 
+class Older(Borrowed):
+    """Through a gateway that refuses to list what is for the whole mesh."""
+
+    def __init__(self, kv: KV, refusal: Denied) -> None:
+        super().__init__(kv)
+        self._refusal = refusal
+
+    async def list(self, prefix: str) -> object:
+        if prefix.startswith(schema.SHARED_MANIFESTS):
+            raise self._refusal
+        return await self._kv.list(prefix)
+
+
+NOT_SHOWN = NotPermitted("the range is not exported to other clusters")
+
+
 async def test_a_remote_whose_version_shows_no_manifests_is_mirrored_all_the_same(
     clusters: Clusters,
 ) -> None:
     exported = state(nodes=1, endpoints=1)
     await put_all(clusters.west, introduction() | exported | dict([shared_policy()]))
 
-    class Older(Borrowed):
-        async def list(self, prefix: str) -> object:
-            if prefix.startswith(schema.SHARED_MANIFESTS):
-                raise Denied(f"{prefix} is not exported to other clusters")
-            return await clusters.west.list(prefix)
+    def older(_: Remote) -> Older:
+        return Older(clusters.west, NOT_SHOWN)
 
-    async with mirroring(clusters.east, await lead(clusters.east), lambda _: Older(clusters.west)):
+    async with mirroring(clusters.east, await lead(clusters.east), older):
         status = await status_when(clusters.east, lambda status: status.ready)
         assert status.reconnects == 0
         assert await contents(clusters.east, CACHE) == as_mirrored(exported)
         assert await contents(clusters.east, schema.CACHE_MANIFESTS) == {}
+
+
+@pytest.mark.parametrize("refusal", [NOT_SHOWN, Denied("too many requests at once")])
+async def test_manifests_that_a_gateway_does_not_show_stay_as_they_were_copied(
+    clusters: Clusters, refusal: Denied
+) -> None:
+    shared = dict([shared_policy()])
+    await put_all(clusters.west, introduction() | shared)
+    async with mirroring(clusters.east, await lead(clusters.east), clusters.open):
+        await status_when(clusters.east, lambda status: status.ready)
+    assert await contents(clusters.east, schema.CACHE_MANIFESTS) == as_mirrored(shared)
+
+    await clusters.east.delete(schema.LEADER)
+    await put_all(clusters.west, late := state(nodes=1, endpoints=1))
+
+    def older(_: Remote) -> Older:
+        return Older(clusters.west, refusal)
+
+    async with mirroring(clusters.east, await lead(clusters.east), older):
+        if refusal is NOT_SHOWN:
+            await until(clusters.east, CACHE, lambda found: found == as_mirrored(late))
+            await status_when(clusters.east, lambda status: status.ready)
+        else:
+            refused = await status_when(clusters.east, lambda status: status.reconnects > 1)
+            assert refused.error == str(refusal) and not refused.ready
+        assert await contents(clusters.east, schema.CACHE_MANIFESTS) == as_mirrored(shared)
