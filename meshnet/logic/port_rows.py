@@ -8,6 +8,9 @@ port prefix, then a rule with a peer over one for anybody.
 
 from __future__ import annotations
 
+import heapq
+import itertools
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 
 import attrs
@@ -19,6 +22,8 @@ from meshnet.model.ruling import (
     PortRow,
     Verdict,
 )
+
+Rank = tuple[int, bool, int]
 
 
 @attrs.frozen
@@ -34,6 +39,12 @@ class Entry:
     """It names peers."""
     origin: str = ""
     """Of its policy."""
+    rank: Rank = attrs.field(init=False, eq=False, repr=False)
+    """Of several that cover a port, the lowest is named."""
+
+    @rank.default
+    def _narrower_then_with_a_peer(self) -> Rank:
+        return _width(self.ports), not self.specific, self.rule
 
 
 @attrs.frozen
@@ -102,13 +113,13 @@ def _decide(entries: Collection[Entry], *, deny: bool) -> Ruling:
 
 
 def _named(entries: Collection[Entry]) -> int:
-    return min(entries, key=lambda e: (_width(e), not e.specific, e.rule)).rule
+    return min(entries, key=lambda entry: entry.rank).rule
 
 
-def _width(entry: Entry) -> int:
-    if entry.ports is None:
+def _width(ports: tuple[PortRange, ...] | None) -> int:
+    if ports is None:
         return LAST_PORT + 2
-    return min(port.last - port.first for port in entry.ports) if entry.ports else 0
+    return min((port.last - port.first for port in ports), default=0)
 
 
 def port_rows(entries: Collection[Entry], defaults: Defaults) -> tuple[PortRow, ...]:
@@ -132,13 +143,18 @@ def _segments(
     entries: Collection[Entry], protocol: int, defaults: Defaults
 ) -> Iterator[tuple[int, int, Ruling]]:
     """The ports of a protocol in stretches that are ruled alike, neighbours merged."""
-    ranges = [p for e in entries for p in e.ports or () if p.protocol == protocol]
-    starts = sorted(
-        {0, *(p.first for p in ranges), *(p.last + 1 for p in ranges)} - {LAST_PORT + 1}
-    )
+    beginning: defaultdict[int, list[tuple[int, Entry]]] = defaultdict(list)
+    starts = {0}
+    for entry in entries:
+        for first, last in _stretches(entry, protocol):
+            beginning[first].append((last, entry))
+            starts |= {first, last + 1}
+    covering = _Covering()
     open_first, open_ruling = 0, None
-    for start in starts:
-        ruling = decide([e for e in entries if covers(e, protocol, start)], defaults)
+    for start in sorted(starts - {LAST_PORT + 1}):
+        for last, entry in beginning[start]:
+            covering.add(entry, last)
+        ruling = decide(covering.at(start), defaults)
         if open_ruling is None:
             open_ruling = ruling
         elif ruling != open_ruling:
@@ -146,6 +162,34 @@ def _segments(
             open_first, open_ruling = start, ruling
     if open_ruling is not None:
         yield open_first, LAST_PORT, open_ruling
+
+
+def _stretches(entry: Entry, protocol: int) -> Iterable[tuple[int, int]]:
+    if entry.ports is None:
+        return [(0, LAST_PORT)]
+    return [(port.first, port.last) for port in entry.ports if port.protocol == protocol]
+
+
+class _Covering:
+    """The entries that cover a port, which only goes up. Of those that say the same, the one
+    that is named stands for all: a remote cluster may ask for very many."""
+
+    def __init__(self) -> None:
+        # The lowest rank first, with the last port; the counter, since entries have no order.
+        self._alike: defaultdict[tuple[str, bool, bool], list[tuple[Rank, int, int, Entry]]]
+        self._alike = defaultdict(list)
+        self._count = itertools.count()
+
+    def add(self, entry: Entry, last: int) -> None:
+        """It covers every port from now on up to `last`."""
+        heap = self._alike[entry.origin, entry.deny, entry.audit]
+        heapq.heappush(heap, (entry.rank, last, next(self._count), entry))
+
+    def at(self, port: int) -> list[Entry]:
+        for heap in self._alike.values():
+            while heap and heap[0][1] < port:
+                heapq.heappop(heap)
+        return [heap[0][-1] for heap in self._alike.values() if heap]
 
 
 def covers(entry: Entry, protocol: int, port: int) -> bool:
