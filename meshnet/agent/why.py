@@ -10,6 +10,7 @@ an end in another cluster is named as not asked, and where no end is ours the ve
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Self
 
 import attrs
@@ -296,27 +297,35 @@ def _of_address(known: Known, address: Address) -> Party:
     return Party(title=f"world ({address})", remote=prefix_remote(0, host_prefix(address)))
 
 
+def _readings(text: str) -> Iterator[tuple[str | None, str, str]]:
+    """Cluster (None: any), namespace and name that `[cluster/][namespace/]name` may mean, the
+    likelier first: with one slash what stands before it is either."""
+    *above, name = text.split("/")
+    if not above:
+        yield None, "default", name
+    elif len(above) == 1:
+        yield None, above[0], name
+        yield above[0], "default", name
+    elif len(above) == 2:
+        yield above[0], above[1], name
+
+
 def _named(known: Known, text: str) -> Party | Resolved:
-    own = known.context.view.own
-    cluster: str | None = own
-    rows: list[Json] = []
-    if match := _DNS_NAME.fullmatch(text):
-        namespace, name = match[2], match[1]
-    else:
-        *above, name = text.split("/")
-        namespace = above[-1] if above else "default"
-        cluster = above[0] if len(above) > 1 else None
+    own, services = known.context.view.own, known.context.services.resolved
+    match = _DNS_NAME.fullmatch(text)
+    if match and (resolved := services.get((match[2], match[1]))):
+        return resolved
+    for cluster, namespace, name in _readings(text):
         rows = [
             row
             for row in known.endpoints
             if (row["namespace"], row["name"]) == (namespace, name)
             and cluster in (None, row["cluster"])
         ]
-    resolved = known.context.services.resolved.get((namespace, name))
-    if rows:  # the same name in several clusters: ours is meant
-        return _endpoint(known, min(rows, key=lambda row: row["cluster"] != own))
-    if resolved is not None and cluster in (None, own):
-        return resolved
+        if rows:  # the same name in several clusters: ours is meant
+            return _endpoint(known, min(rows, key=lambda row: row["cluster"] != own))
+        if cluster in (None, own) and (resolved := services.get((namespace, name))):
+            return resolved
     raise NotFound(
         f"{text!r} is no endpoint, service, address or entity ({', '.join(ENTITIES)}) that is "
         "known here: see `meshnet endpoint list --all-clusters` and `meshnet service list`"

@@ -72,6 +72,7 @@ async def test_why_takes_addresses_and_entities(world: World) -> None:
     assert why(world, "web", "198.51.100.9")["verdict"] == "allowed"
     denied = why(world, "east/default/web", "203.0.113.1")
     assert (denied["verdict"], denied["direction"]) == ("denied", "egress")
+    assert why(world, "east/web", "203.0.113.1") == denied, "what stands before one slash is either"
     assert why(world, "web", "world")["verdict"] == "denied", "the world as such is more than it"
     with pytest.raises(NotFound, match="'nobody' is no endpoint"):
         why(world, "nobody", "web")
