@@ -17,6 +17,18 @@ from meshnet.model.ruling import Verdict
 from meshnet.registry import codec, schema
 from tests.support.node import Node
 
+POLICY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress, Egress]
+  ingress: [{from: [{podSelector: {matchLabels: {app: api}}}], ports: [{port: 80}]}]
+  egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24}}]}]
+"""
+"""For endpoints as World.start makes them."""
+
 
 class World:
     """One node with one endpoint, and manifests and identities as etcd would have them."""

@@ -6,6 +6,7 @@ import pytest
 from meshnet.agent import publication
 from meshnet.netlink import memory
 from tests.support.node import Node
+from tests.support.policed import World
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +24,11 @@ async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     yield node
     for task in node.tasks:
         task.cancel()
+
+
+@pytest.fixture
+async def world(node: Node) -> World:
+    """Such a node with endpoints web, api and other."""
+    made = World(node)
+    await made.start("web", "api", "other")
+    return made

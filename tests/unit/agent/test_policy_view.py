@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 import yaml
 
 from meshnet.agent import policy_view
 from meshnet.agent.why import why
 from meshnet.manifests.kinds import read_manifest
-from tests.support.node import Node
-from tests.support.policed import World
-
-POLICY = """
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: web}
-spec:
-  podSelector: {matchLabels: {app: web}}
-  policyTypes: [Ingress, Egress]
-  ingress: [{from: [{podSelector: {matchLabels: {app: api}}}], ports: [{port: 80}]}]
-  egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24}}]}]
-"""
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> World:
-    node = Node(tmp_path)
-    await node.prove()
-    made = World(node)
-    await made.start("web", "api", "other")
-    return made
+from tests.support.policed import POLICY, World
 
 
 async def test_the_list_says_whom_each_policy_is_about_here(world: World) -> None:

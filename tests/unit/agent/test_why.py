@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,28 +17,7 @@ from meshnet.model.endpoint import IpEntry
 from meshnet.model.remote import Remote
 from meshnet.model.service import Protocol, RemoteService
 from meshnet.registry import schema
-from tests.support.node import Node
-from tests.support.policed import World
-
-POLICY = """
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: web}
-spec:
-  podSelector: {matchLabels: {app: web}}
-  policyTypes: [Ingress, Egress]
-  ingress: [{from: [{podSelector: {matchLabels: {app: api}}}], ports: [{port: 80}]}]
-  egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24}}]}]
-"""
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> World:
-    node = Node(tmp_path)
-    await node.prove()
-    made = World(node)
-    await made.start("web", "api", "other")
-    return made
+from tests.support.policed import POLICY, World
 
 
 def why(world: World, source: str, destination: str, port: str | None = "80/tcp") -> Any:
